@@ -25,6 +25,7 @@ LAYERS = [
     ["evaluator"],
     ["search"],
     ["search_results"],
+    ["search_export"],
     ["analysis", "tracking_runs"],
     ["figures", "heterogeneity", "published", "tracking"],
     ["partition_figures", "report_text"],
@@ -40,8 +41,8 @@ FAMILIES = {
 SIMULATOR = [name for layer in LAYERS[:10] for name in layer]  # what runs on a bare GPU machine
 OWNERS = {
     "mlflow": {"tracking", "tracking_runs"},
-    "optuna": {"search.bench", "search.samplers"},
-    "matplotlib": {"figures", "partition_figures"},
+    "optuna": {"search.bench", "search.samplers", "search_export"},
+    "matplotlib": {"figures", "partition_figures", "search_export"},
     "pandas": {
         *("analysis", "figures", "heterogeneity", "published", "report", "report_text"),
         *(
@@ -49,6 +50,7 @@ OWNERS = {
             "search.finalists",
             "search.measure",
             "search.stage",
+            "search_export",
             "search_results",
             "tracking",
             "tracking_runs",
