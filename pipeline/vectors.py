@@ -115,6 +115,14 @@ def lowest(scores: Tensor, count: int) -> Tensor:
     return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, chosen, True)
 
 
+def take_rows(vectors: Tensor, rows: Tensor) -> Tensor:
+    """Return the ``rows [..., k]`` of ``vectors [..., n, d]``, as ``[..., k, d]``."""
+    n, d = vectors.shape[-2:]
+    first = torch.arange(rows[..., 0].numel(), device=rows.device)[:, None] * n
+    chosen = (rows.reshape(-1, rows.shape[-1]) + first).flatten()
+    return vectors.reshape(-1, d).index_select(0, chosen).view(*rows.shape, d)
+
+
 def median_over_last(values: Tensor) -> Tensor:
     """Return the lower median over the last dimension, NaN counted as the largest.
 
@@ -149,14 +157,21 @@ def mix(weights: Tensor, vectors: Tensor) -> Tensor:
         tensor([[2.]])
     """
     left, right = weights.reshape(-1, *weights.shape[-2:]), vectors.reshape(-1, *vectors.shape[-2:])
+    total = _product(left, right)
+    looks = vectors.device.type == "cpu"  # a GPU would have to wait for the answer
+    if not (looks and total.sum().isfinite()):
+        finite = (right * 0).sum(dim=-1) == 0
+        spoiled = ((left != 0) & ~finite[:, None]).any(dim=-1, keepdim=True)
+        total = _product(left, right.nan_to_num(0, 0, 0)).masked_fill_(spoiled, torch.nan)
+    return total.view(*weights.shape[:-1], vectors.shape[-1])
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Return ``left [R, k, n] @ right [R, n, d]``, in pieces."""
     total = right.new_empty(*left.shape[:-1], right.shape[-1])
-    nothing = right.new_zeros(right.shape[:-1])  # NaN for a row that is not finite
     for replicas, columns in blocks(right):
-        piece = right[replicas, :, columns]
-        nothing[replicas] += (piece * 0).sum(dim=-1)
-        total[replicas, :, columns] = _aligned_product(left[replicas], piece.nan_to_num(0, 0, 0))
-    spoiled = ((left != 0) & nothing.isnan()[:, None]).any(dim=-1, keepdim=True)
-    return total.masked_fill_(spoiled, torch.nan).view(*weights.shape[:-1], vectors.shape[-1])
+        total[replicas, :, columns] = _aligned_product(left[replicas], right[replicas, :, columns])
+    return total
 
 
 def _aligned_product(left: Tensor, right: Tensor) -> Tensor:
