@@ -87,13 +87,13 @@ class Program:
     images: Stream
     byzantine_counts: list[int] | None
 
-    def counts(self, t: int) -> tuple[int, int]:
+    def counts(self, t: int | Tensor) -> tuple[int, int]:
         """Return how many honest and how many Byzantine workers take part in step t."""
         if self.byzantine_counts is None:
             return self.threat.honest, self.threat.byzantine
         return self.threat.received - self.byzantine_counts[t], self.byzantine_counts[t]
 
-    def present(self, t: int) -> Tensor | None:
+    def present(self, t: int | Tensor) -> Tensor | None:
         """Return which of the w computing workers take part in step t, ``[R, k]``, honest first; None for all."""
         if self.byzantine_counts is None:
             return None
@@ -104,9 +104,9 @@ class Program:
         others = self.threat.honest + subset(self.threat.byzantine, byzantine, stream.fork(1))
         return torch.cat([chosen, others], dim=-1)
 
-    def batch(self, t: int, present: Tensor | None) -> tuple[Tensor, Tensor]:
+    def batch(self, t: int | Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the inputs ``[R, k, B, C, H, W]`` and labels ``[R, k, B]`` of the workers ``present`` at step t."""
-        samples = take(self.held.gather(-1, self.drawn[self.stream, t]), present)
+        samples = take(self.held.gather(-1, at(self.drawn, t, dim=1)[self.stream]), present)
         labels = self.dataset.train.labels[samples]
         if isinstance(self.attack, DataAttack):
             h, _ = self.counts(t)
@@ -115,7 +115,7 @@ class Program:
         inputs = augment(self.training.augment, self.dataset.train.inputs[samples], self.images.fork(t))
         return inputs, labels
 
-    def byzantine(self, momentum: Tensor, state: State, t: int) -> tuple[Tensor, Any]:
+    def byzantine(self, momentum: Tensor, state: State, t: int | Tensor) -> tuple[Tensor, Any]:
         """Return the Byzantine vectors ``[R, b, d]`` and a memory, from the ``momentum [R, k, d]`` of those present."""
         h, b = self.counts(t)
         if not isinstance(self.attack, VectorAttack):
@@ -162,6 +162,11 @@ class Program:
         attack = self.attack.init_state(momentum) if isinstance(self.attack, VectorAttack) else None
         defences = tuple(defence.rule.init_state(previous[replicas]) for defence, replicas in self.defences)
         return State(self.initial, momentum, previous, torch.zeros_like(previous), attack, defences)
+
+
+def at(series: Tensor, t: int | Tensor, dim: int = 0) -> Tensor:
+    """Return what ``series`` holds for step t along ``dim``; no value is read if t is a tensor ``[]``."""
+    return series.select(dim, t) if isinstance(t, int) else series.index_select(dim, t.view(1)).squeeze(dim)
 
 
 def build(cells: Sequence[Cell], dataset: Dataset, backend: Backend, device: torch.device) -> Program:

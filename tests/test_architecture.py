@@ -20,7 +20,8 @@ LAYERS = [
     ["local"],
     ["cell"],
     ["catalogue", "params", "program"],
-    ["plan", "simulation"],
+    ["capture", "plan"],
+    ["simulation"],
     ["execution", "store"],
     ["analysis", "evaluator", "tracking_runs"],
     ["figures", "heterogeneity", "published", "search", "tracking"],
@@ -33,7 +34,7 @@ FAMILIES = {
     "images": ["base", "__init__", "downloaded", "offline"],
     "attacks": ["base", "__init__", "bounded", "noise", "omniscient", "history", "optimal", "poisoning"],
 }
-SIMULATOR = [name for layer in LAYERS[:11] for name in layer]  # what runs on a bare GPU machine
+SIMULATOR = [name for layer in LAYERS[:12] for name in layer]  # what runs on a bare GPU machine
 OWNERS = {
     "mlflow": {"tracking", "tracking_runs"},
     "optuna": {"search"},
