@@ -21,7 +21,7 @@ LAYERS = [
     ["catalogue", "params", "program"],
     ["plan", "simulation"],
     ["execution", "store"],
-    ["analysis", "evaluator", "tracking_runs"],
+    ["analysis", "bench", "evaluator", "tracking_runs"],
     ["figures", "heterogeneity", "published", "search", "tracking"],
     ["partition_figures", "report_text"],
     ["report", "track", "train"],
@@ -29,6 +29,10 @@ LAYERS = [
 ]
 FAMILIES = {
     "aggregators": ["base", "__init__", "coordinatewise", "distance", "iterative", "selection", "spectral", "subsets"],
+    "bench": [
+        *("__init__", "document", "obvious", "tables", "timing"),
+        *("subjects", "rules", "command"),
+    ],
     "images": ["base", "__init__", "downloaded", "offline"],
     "attacks": ["base", "__init__", "bounded", "noise", "omniscient", "history", "optimal", "poisoning"],
 }
