@@ -31,7 +31,7 @@ FAMILIES = {
     "aggregators": ["base", "__init__", "coordinatewise", "distance", "iterative", "selection", "spectral", "subsets"],
     "bench": [
         *("__init__", "document", "obvious", "tables", "timing"),
-        *("subjects", "rules", "command"),
+        *("subjects", "workloads", "grid", "memory", "peer", "rules", "startup", "steps", "command"),
     ],
     "images": ["base", "__init__", "downloaded", "offline"],
     "attacks": ["base", "__init__", "bounded", "noise", "omniscient", "history", "optimal", "poisoning"],
@@ -50,8 +50,9 @@ OWNERS = {
     "torchvision": {"images.downloaded"},
     "ruamel": {"params"},
     "dvc": set(),
+    "byzfl": {"bench.peer"},
 }
-LATE = {"sklearn", "torchvision"}  # imported inside functions only
+LATE = {"byzfl", "sklearn", "torchvision"}  # imported inside functions only
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 FILES = sorted((ROOT / "pipeline").rglob("*.py"))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.bench import rules
+from pipeline.bench import grid, memory, peer, rules, startup, steps
 from pipeline.bench.document import Document, Machine, Row, Section, read, started, write
 from pipeline.bench.tables import machine_line, markdown, section
 from pipeline.bench.timing import Setting
@@ -27,7 +27,17 @@ class Part:
 
 SECTIONS = {
     "rules": Part(rules.TITLE, rules.METHOD, rules.measure),
+    "step": Part(steps.STEP_TITLE, steps.STEP_METHOD, steps.measure_steps),
+    "replicas": Part(steps.REPLICAS_TITLE, steps.REPLICAS_METHOD, steps.measure_replicas),
+    "peer": Part(peer.TITLE, peer.METHOD, peer.measure),
+    "memory": Part(memory.TITLE, memory.METHOD, memory.measure),
+    "startup": Part(startup.STARTUP_TITLE, startup.STARTUP_METHOD, startup.measure_startup),
+    "repro": Part(startup.REPRO_TITLE, startup.REPRO_METHOD, startup.measure_repro),
+    "grid": Part(grid.GRID_TITLE, grid.GRID_METHOD, grid.measure_grid),
+    "agreement": Part(grid.AGREEMENT_TITLE, grid.AGREEMENT_METHOD, grid.measure_agreement),
 }
+
+ONLY_WHEN_NAMED = {"repro"}
 
 
 def show(path: Path) -> None:
@@ -40,11 +50,12 @@ def show(path: Path) -> None:
 
 
 def bench(names: Sequence[str], out: Path, threads: int, tiny: bool) -> Document:
-    """Measure the sections ``names``, all for none; a section is written as soon as it ends.
+    """Measure the sections ``names``, for none all that take minutes at most; a section is written as soon as it ends.
 
     Raises:
         UserError: A name is unknown, or none of the sections could be measured.
     """
+    names = names or [name for name in SECTIONS if tiny or name not in ONLY_WHEN_NAMED]
     for name in names:
         if name not in SECTIONS:
             raise UserError(f"bench --sections {name}: no such section; {allowed(name, SECTIONS)}")
@@ -54,12 +65,12 @@ def bench(names: Sequence[str], out: Path, threads: int, tiny: bool) -> Document
     path = out / f"{_file_name(machine)}.json"
     document = started(path, machine)
     print(machine_line(machine), flush=True)
-    for name in names or SECTIONS:
+    for name in names:
         document = document.with_section(name, _measured(SECTIONS[name], setting))
         print(f"\n{section(document.sections[name])}", flush=True)
         write(path, document)
     print(f"\n{path}")
-    _refuse_nothing([document.sections[name] for name in names or SECTIONS])
+    _refuse_nothing([document.sections[name] for name in names])
     return document
 
 
