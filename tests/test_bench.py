@@ -139,7 +139,7 @@ def test_actions_take_turns():
 
 def test_peak_memory_counts_what_is_held_at_once():
     vectors = torch.ones(1000)  # 4000 bytes
-    assert peak_bytes(lambda: vectors + 1, CPU) == 4000
-    assert peak_bytes(lambda: vectors + 1 + 1, CPU) == 8000
-    assert peak_bytes(lambda: vectors + 1 + 1 + 1, CPU) == 8000
+    assert peak_bytes(lambda: vectors + vectors, CPU) == 4000
+    assert peak_bytes(lambda: vectors + vectors + vectors, CPU) == 8000
+    assert peak_bytes(lambda: vectors + vectors + vectors + vectors, CPU) == 8000
     assert peak_bytes(lambda: vectors[:10], CPU) == 0
