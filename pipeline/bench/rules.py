@@ -1,7 +1,5 @@
 """The section ``rules``: every rule and pre-aggregation against one read of its input and against the obvious way."""
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
@@ -10,6 +8,7 @@ from torch import Tensor
 from pipeline.bench.document import Row
 from pipeline.bench.subjects import Shape, Subject, normal, stream, subjects
 from pipeline.bench.timing import Action, Setting, alternating
+from pipeline.columns import fused
 
 TITLE = "Rules and pre-aggregations"
 METHOD = (
@@ -68,8 +67,6 @@ def _ours(subject: Subject, vectors: Tensor, f: int, context: Mode) -> Action:
 
 def _modes(subject: Subject, setting: Setting) -> dict[str, Mode]:
     """Return how a subject can be run; toy sizes are not compiled, which would take most of their time."""
-    compilable = subject.name in COMPILED and not setting.tiny and importlib.util.find_spec("pipeline.columns")
-    if not compilable:
+    if setting.tiny or subject.name not in COMPILED:
         return {"eager": nullcontext}
-    fused = importlib.import_module("pipeline.columns").fused
     return {"eager": nullcontext, "compiled": lambda: fused(True)}

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from pipeline.aggregators import AGGREGATORS, Aggregator
 from pipeline.bench import obvious
+from pipeline.order import deviation_over_workers
 from pipeline.preaggregators import PREAGGREGATORS, PreAggregator
 from pipeline.rng import Stream, torch_stream
-from pipeline.vectors import deviation_over_workers
 
 Shape = tuple[int, int, int]
 Ours = Callable[[Tensor, int, Stream], Tensor]

@@ -8,7 +8,7 @@ from statistics import median
 import torch
 
 Action = Callable[[], object]
-LEAST, MOST = 3, 1000  # rounds
+MOST = 1000  # rounds
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,17 @@ class Setting:
         """How long one comparison goes on."""
         return 0.0 if self.tiny else 2.0
 
+    @property
+    def rounds(self) -> int:
+        """The fewest runs of an action."""
+        return 3 if self.tiny else 5
+
 
 def alternating(actions: Mapping[str, Action], setting: Setting) -> dict[str, float]:
     """Return the median time of each action in milliseconds.
 
     Every action runs once to warm up. Then rounds, in each of which every action runs once, until ``setting.seconds``
-    are over, but at least three.
+    are over, but at least ``setting.rounds``.
 
     Args:
         actions: By name.
@@ -43,7 +48,7 @@ def alternating(actions: Mapping[str, Action], setting: Setting) -> dict[str, fl
         action()
     times: dict[str, list[float]] = {name: [] for name in actions}
     end, rounds = time.perf_counter() + setting.seconds, 0
-    while rounds < LEAST or (time.perf_counter() < end and rounds < MOST):
+    while rounds < setting.rounds or (time.perf_counter() < end and rounds < MOST):
         for name, action in actions.items():
             times[name].append(1e3 * seconds(action, setting.device))
         rounds += 1

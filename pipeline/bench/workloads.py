@@ -28,7 +28,7 @@ from pipeline.simulation import step
 CLASSES = 10
 RATE = 0.1
 SHARE = 1000  # training images of a worker
-STEPS = 64  # minibatches that are drawn; measurements start again after them
+STEPS = 1024  # minibatches that are drawn, enough for the most rounds of a measurement
 
 NNM_TRIMMED_MEAN = {"before": [{"name": "nnm"}], "rule": {"name": "trimmed_mean"}}
 ALIE = {"name": "alie", "strength": 1.5}
