@@ -23,7 +23,7 @@ LAYERS = [
     ["capture", "plan"],
     ["simulation"],
     ["execution", "store"],
-    ["analysis", "evaluator", "tracking_runs"],
+    ["analysis", "bench", "evaluator", "tracking_runs"],
     ["figures", "heterogeneity", "published", "search", "tracking"],
     ["partition_figures", "report_text"],
     ["report", "track", "train"],
@@ -31,6 +31,10 @@ LAYERS = [
 ]
 FAMILIES = {
     "aggregators": ["base", "__init__", "coordinatewise", "distance", "iterative", "selection", "spectral", "subsets"],
+    "bench": [
+        *("__init__", "document", "obvious", "tables", "timing"),
+        *("subjects", "workloads", "grid", "memory", "peer", "rules", "startup", "steps", "command"),
+    ],
     "images": ["base", "__init__", "downloaded", "offline"],
     "attacks": ["base", "__init__", "bounded", "noise", "omniscient", "history", "optimal", "poisoning"],
 }
@@ -48,8 +52,9 @@ OWNERS = {
     "torchvision": {"images.downloaded"},
     "ruamel": {"params"},
     "dvc": set(),
+    "byzfl": {"bench.peer"},
 }
-LATE = {"sklearn", "torchvision"}  # imported inside functions only
+LATE = {"byzfl", "sklearn", "torchvision"}  # imported inside functions only
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 FILES = sorted((ROOT / "pipeline").rglob("*.py"))
 
