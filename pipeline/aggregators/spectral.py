@@ -128,7 +128,7 @@ class DnC(HalfTolerant):
 
     def sample(self, stream: Stream, round_: int, d: int) -> Tensor:
         """Return the coordinates ``[R, sub_dim]`` that a round looks at, of 0 to d - 1."""
-        return stream.fork(round_).uniform(d).topk(self.sub_dim, largest=False).indices
+        return stream.fork(round_).uniform(d).topk(min(self.sub_dim, d), largest=False).indices
 
     def _sampled(self, vectors: Tensor, stream: Stream | None, round_: int) -> Tensor:
         """Return the sampled coordinates ``[..., R, n, min(sub_dim, d)]``."""
