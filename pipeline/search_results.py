@@ -10,6 +10,7 @@ import pandas as pd
 class StudyResult:
     """What one study left behind."""
 
+    name: str
     description: dict[str, Any]
     trials: pd.DataFrame
     confirmation: pd.DataFrame

@@ -6,8 +6,8 @@ defence share their seeds, so every difference is paired. ``byzantine`` is b = f
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,6 @@ import pandas as pd
 
 from pipeline.intervals import holm, mean_of_all, p_greater, t_half_width
 from pipeline.search_results import StudyResult
-
-Studies = Mapping[str, StudyResult]  # by name, in the order of params.yaml
 CELL = ["study", "mode", "defence", "byzantine"]
 WHAT = ["attack", "parameters", "strength"]
 EFFECT = ["degradation", "degradation_half_width"]
@@ -32,6 +30,8 @@ class SearchTables:
         trials: Of :func:`trials_table`.
         confirmed: Of :func:`confirmation_table`.
         compared: Of :func:`literature_and_found`.
+        at_threat: The rows of ``compared`` with the threat's number of attackers, of the modes strength and worst.
+        worst: For the candidates ``literature`` and ``found``, what hurts each defence most: :func:`worst_confirmed`.
         front: Of :func:`pareto_front`; empty where no study has the mode stealth.
         breakdown: Of :func:`breakdown_curves`; empty where no study has the mode breakdown.
         transfer: Of :func:`transfer_table`; empty where no strength was transferred.
@@ -40,39 +40,70 @@ class SearchTables:
     trials: pd.DataFrame
     confirmed: pd.DataFrame
     compared: pd.DataFrame
+    at_threat: pd.DataFrame
+    worst: dict[str, pd.DataFrame]
     front: pd.DataFrame
     breakdown: pd.DataFrame
     transfer: pd.DataFrame
 
 
-def search_tables(studies: Studies, confidence: float) -> SearchTables:
-    """Return all tables of at least one study; intervals at ``confidence``, tests at level 1 - ``confidence``."""
+def search_tables(
+    studies: Sequence[StudyResult], defences: Sequence[str], byzantine: int, confidence: float
+) -> SearchTables:
+    """Return all tables of at least one study; intervals at ``confidence``, tests at level 1 - ``confidence``.
+
+    Args:
+        studies: All studies: the test is adjusted over all of them.
+        defences: The order of the rows.
+        byzantine: b of the threat.
+        confidence: In (0, 1).
+    """
+    studies = [in_order(study, defences) for study in studies]
     trials, confirmed = trials_table(studies, confidence), confirmation_table(studies, confidence)
+    compared = literature_and_found(studies, confirmed, confidence)
+    at_b = at_threat(confirmed, byzantine)
     return SearchTables(
         trials,
         confirmed,
-        literature_and_found(studies, confirmed, confidence),
+        compared,
+        at_threat(compared, byzantine).reset_index(drop=True),
+        {candidate: worst_confirmed(at_b, candidate) for candidate in (LITERATURE, FOUND)},
         pareto_front(trials, confirmed),
         breakdown_curves(confirmed),
         transfer_table(studies, confidence),
     )
 
 
-def trials_table(studies: Studies, confidence: float) -> pd.DataFrame:
+def in_order(study: StudyResult, defences: Sequence[str]) -> StudyResult:
+    """Return ``study`` with the rows of its tables by number of attackers, then by defence in the order given."""
+    place = {defence: position for position, defence in enumerate(defences)}
+
+    def ordered(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+        keys = pd.DataFrame({name: table[name].map(place) if name != "byzantine" else table[name] for name in names})
+        return table.loc[keys.sort_values(list(names), kind="stable").index]
+
+    transfer = None if study.transfer is None else ordered(study.transfer, ["from_defence", "to_defence"])
+    own = ["byzantine", "defence"]
+    return replace(
+        study, trials=ordered(study.trials, own), confirmation=ordered(study.confirmation, own), transfer=transfer
+    )
+
+
+def trials_table(studies: Sequence[StudyResult], confidence: float) -> pd.DataFrame:
     """Return one row a (study, defence, byzantine, trial), measured on validation data."""
-    rows = pd.concat([_named(name, study, study.trials) for name, study in studies.items()], ignore_index=True)
+    rows = pd.concat([_named(study, study.trials) for study in studies], ignore_index=True)
     return _over_seeds(rows, [*CELL, "trial", "origin", *WHAT], confidence)
 
 
-def confirmation_table(studies: Studies, confidence: float) -> pd.DataFrame:
+def confirmation_table(studies: Sequence[StudyResult], confidence: float) -> pd.DataFrame:
     """Return one row a (study, defence, byzantine, candidate), measured on test data and fresh seeds."""
-    rows = pd.concat([_named(name, study, study.confirmation) for name, study in studies.items()], ignore_index=True)
+    rows = pd.concat([_named(study, study.confirmation) for study in studies], ignore_index=True)
     return _over_seeds(rows, [*CELL, "candidate", "trial", *WHAT], confidence)
 
 
-def _named(name: str, study: StudyResult, table: pd.DataFrame) -> pd.DataFrame:
+def _named(study: StudyResult, table: pd.DataFrame) -> pd.DataFrame:
     strength = [json.loads(parameters).get("strength", math.nan) for parameters in table["parameters"]]
-    return table.assign(study=name, mode=study.description["mode"], strength=strength)
+    return table.assign(study=study.name, mode=study.description["mode"], strength=strength)
 
 
 def _over_seeds(rows: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
@@ -91,7 +122,7 @@ def _over_seeds(rows: pd.DataFrame, keys: list[str], confidence: float) -> pd.Da
     return measured.reset_index()
 
 
-def literature_and_found(studies: Studies, confirmed: pd.DataFrame, confidence: float) -> pd.DataFrame:
+def literature_and_found(studies: Sequence[StudyResult], confirmed: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Return one row a (study, defence, byzantine > 0) for which an attack was found.
 
     ``difference`` is the degradation of the found attack minus that of the literature's, paired by seed, with its
@@ -99,7 +130,7 @@ def literature_and_found(studies: Studies, confirmed: pd.DataFrame, confidence: 
     latter is at most 1 - ``confidence``. What the literature lacks is NaN, and ``significant`` False.
     """
     both = _side(confirmed, LITERATURE).merge(_side(confirmed, FOUND), how="right", on=CELL)
-    differences = [row for name, study in studies.items() for row in _differences(name, study, confidence)]
+    differences = [row for study in studies for row in _differences(study, confidence)]
     paired = pd.DataFrame(differences, columns=[*CELL, "difference", "difference_half_width", "p"])
     table = both.merge(paired, on=CELL)
     table["p_adjusted"] = holm(table["p"])
@@ -113,13 +144,13 @@ def _side(confirmed: pd.DataFrame, candidate: str) -> pd.DataFrame:
     return rows[[*CELL, *columns]].rename(columns={column: f"{candidate}_{column}" for column in columns})
 
 
-def _differences(name: str, study: StudyResult, confidence: float) -> Iterator[dict[str, Any]]:
+def _differences(study: StudyResult, confidence: float) -> Iterator[dict[str, Any]]:
     for (defence, byzantine), rows in study.confirmation.groupby(["defence", "byzantine"], sort=False):
         by_seed = rows.pivot(index="seed", columns="candidate", values="degradation")
         if FOUND in by_seed:
             difference = by_seed[FOUND] - by_seed.get(LITERATURE, math.nan)
             yield {
-                "study": name,
+                "study": study.name,
                 "mode": study.description["mode"],
                 "defence": defence,
                 "byzantine": byzantine,
@@ -176,42 +207,30 @@ def breakdown_curves(confirmed: pd.DataFrame) -> pd.DataFrame:
     return rows[[*CELL, "candidate", *WHAT, "seeds", "diverged", "accuracy", *EFFECT]].reset_index(drop=True)
 
 
-def transfer_table(studies: Studies, confidence: float) -> pd.DataFrame:
+def transfer_table(studies: Sequence[StudyResult], confidence: float) -> pd.DataFrame:
     """Return one row a (study, from_defence, to_defence): what a strength found for one defence does to another.
 
     ``own`` is the degradation of ``to_defence`` under the strength found for itself, and ``lost`` = own - degradation,
     paired by seed, with its t-interval. On the diagonal ``lost`` is 0.
     """
     columns = ["study", "from_defence", "to_defence", "seeds", *EFFECT, "own", "lost", "lost_half_width"]
-    rows = [
-        row
-        for name, study in studies.items()
-        if study.transfer is not None
-        for row in _transferred(name, study.confirmation, study.transfer, confidence)
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    moved = [(study.name, study.transfer) for study in studies if study.transfer is not None]
+    return pd.DataFrame([row for name, table in moved for row in _moved(name, table, confidence)], columns=columns)
 
 
-def _transferred(
-    name: str, confirmation: pd.DataFrame, transfer: pd.DataFrame, confidence: float
-) -> Iterator[dict[str, Any]]:
-    """Yield the matrix row by row; the diagonal is what was confirmed."""
-    found = confirmation[confirmation["candidate"] == FOUND]
-    own = {d: rows.set_index("seed")["degradation"] for d, rows in found.groupby("defence", sort=False)}
-    moved = transfer.groupby(["from_defence", "to_defence"], sort=False)
-    effects = {pair: rows.set_index("seed")["degradation"] for pair, rows in moved}
-    for source in own:
-        for target in own:
-            effect = own[target] if source == target else effects[source, target]
-            lost = own[target] - effect
-            yield {
-                "study": name,
-                "from_defence": source,
-                "to_defence": target,
-                "seeds": len(effect),
-                "degradation": mean_of_all(effect),
-                "degradation_half_width": t_half_width(effect, confidence),
-                "own": mean_of_all(own[target]),
-                "lost": mean_of_all(lost),
-                "lost_half_width": t_half_width(lost, confidence),
-            }
+def _moved(name: str, transfer: pd.DataFrame, confidence: float) -> Iterator[dict[str, Any]]:
+    pairs = transfer.groupby(["from_defence", "to_defence"], sort=False)
+    effects = {pair: rows.set_index("seed")["degradation"] for pair, rows in pairs}
+    for (source, target), effect in effects.items():
+        lost = effects[target, target] - effect
+        yield {
+            "study": name,
+            "from_defence": source,
+            "to_defence": target,
+            "seeds": len(effect),
+            "degradation": mean_of_all(effect),
+            "degradation_half_width": t_half_width(effect, confidence),
+            "own": mean_of_all(effects[target, target]),
+            "lost": mean_of_all(lost),
+            "lost_half_width": t_half_width(lost, confidence),
+        }

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.search_results import StudyResult
+from pipeline.search_tables import non_dominated
 
 DEFENCES = ("mean", "median", "trimmed_mean", "krum", "geometric_median", "nnm_trimmed_mean")
 PEAKS = dict(zip(DEFENCES, (3.2, 30.0, 2.7, 0.05, 0.08, 1.1), strict=True))
@@ -76,7 +77,7 @@ def _candidates(mode, trials):
     means = trials.groupby(["trial", "origin"])[["degradation", "flagged"]].mean().reset_index("origin")
     ranked = means["degradation"].sort_values(ascending=False, kind="stable").index.to_list()
     if mode == "stealth":
-        front = sorted(ranked[:6], key=lambda trial: means.loc[trial, "flagged"])
+        front = sorted(means.index[non_dominated(means)], key=lambda trial: means.loc[trial, "flagged"])[::3]
         return {"literature": 0, **{f"front_{place}": trial for place, trial in enumerate(front, start=1)}}
     return {"literature": 0, "found": ranked[0], "found_2": ranked[1], "found_3": ranked[2]}
 
@@ -95,20 +96,17 @@ def _transfer(confirmation):
     rows = []
     for source in found.to_dict("records"):
         for target in found["defence"]:
-            if target != source["defence"]:
-                moved = measured(target, 5, source["attack"], json.loads(source["parameters"]), FRESH_SEEDS)
-                rows += [{**row, "from_defence": source["defence"], "to_defence": target} for row in moved]
-    return pd.DataFrame(rows)
+            moved = measured(target, 5, source["attack"], json.loads(source["parameters"]), FRESH_SEEDS)
+            rows += [{**row, "from_defence": source["defence"], "to_defence": target} for row in moved]
+    return pd.DataFrame(rows).drop(columns="defence")
 
 
-def study(mode="strength", attacks=("ipm",), defences=DEFENCES, trials=24, key="a" * 16):
-    """A whole study; a breakdown goes from b = 0 to 8, the others have b = 5."""
-    tried_, confirmed = [], []
-    for byzantine in range(9) if mode == "breakdown" else (5,):
-        for defence in defences:
-            rows = pd.DataFrame(_trials(defence, byzantine, attacks, trials, mode == "stealth"))
-            tried_.append(rows)
-            confirmed.append(pd.DataFrame(_confirmation(mode, rows, defence, byzantine)))
+def study(name, mode="strength", attacks=("ipm",), defences=DEFENCES, trials=24, key="a" * 16):
+    """A whole study; a breakdown goes from b = 0 to 8, and krum ends at 7; the others have b = 5."""
+    every = range(9) if mode == "breakdown" else (5,)
+    cells = [(defence, b) for defence in sorted(defences) for b in every if defence != "krum" or b < 8]
+    tried_ = [pd.DataFrame(_trials(*cell, attacks, trials, mode == "stealth")) for cell in cells]
+    confirmed = [pd.DataFrame(_confirmation(mode, rows, *cell)) for rows, cell in zip(tried_, cells, strict=True)]
     confirmation = pd.concat(confirmed, ignore_index=True)
     description = {
         "key": key,
@@ -120,15 +118,15 @@ def study(mode="strength", attacks=("ipm",), defences=DEFENCES, trials=24, key="
         "literature": {attack: [{"strength": strength} for strength in LITERATURE[attack]] for attack in attacks},
     }
     transfer = _transfer(confirmation) if mode == "strength" else None
-    return StudyResult(description, pd.concat(tried_, ignore_index=True), confirmation, transfer)
+    return StudyResult(name, description, pd.concat(tried_, ignore_index=True), confirmation, transfer)
 
 
 def studies():
-    """One study of every mode, two of mode strength."""
-    return {
-        "sign_flip": study(attacks=("sign_flip",)),
-        "ipm": study(),
-        "worst": study("worst", ("sign_flip", "ipm", "alie")),
-        "stealth": study("stealth", ("alie",)),
-        "breakdown": study("breakdown"),
-    }
+    """A study of every mode, two of mode strength."""
+    return [
+        study("sign_flip", attacks=("sign_flip",)),
+        study("ipm"),
+        study("worst", "worst", ("sign_flip", "ipm", "alie")),
+        study("stealth", "stealth", ("alie",)),
+        study("breakdown", "breakdown"),
+    ]
