@@ -1,7 +1,8 @@
 """Figures of the searches, from the tables of ``search_tables``. Degradations in percentage points."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -62,12 +63,20 @@ READ_TRANSFER = (
 )
 
 
+@dataclass(frozen=True)
+class Axis:
+    """A parameter of an attack as horizontal axis."""
+
+    parameter: str
+    label: str
+    log: bool
+
+
 @in_house_style
 def strengths(
     trials: pd.DataFrame,
     confirmed: pd.DataFrame,
-    parameter: str,
-    log: bool,
+    axis: Axis,
     title: str,
     styles: dict[str, LineStyle],
 ) -> Figure:
@@ -76,20 +85,19 @@ def strengths(
     Args:
         trials: Of the study.
         confirmed: Of the study.
-        parameter: The horizontal axis; only trials that differ in nothing else are joined.
-        log: Whether that axis is logarithmic.
+        axis: The horizontal one; only trials that differ in nothing else are joined.
         title: Of the figure.
         styles: Of the defences.
     """
     defences = list(trials["defence"].unique())
-    figure, grid = panels(len(defences), 1.75, f"{parameter} of {trials['attack'].iloc[0]}")
-    tried, rerun = (_split(table, parameter) for table in (trials, confirmed))
+    figure, grid = panels(len(defences), 1.75, axis.label)
+    tried, rerun = (_split(table, axis.parameter) for table in (trials, confirmed))
     dashes = _dashes(tried)
     for axes, defence in zip(grid, defences, strict=True):
         _strength_panel(axes, tried[tried["defence"] == defence], dashes, styles[defence].color)
         _confirmed_marks(axes, rerun[rerun["defence"] == defence])
         axes.set_title(defence)
-    if log:
+    if axis.log:
         grid[0].set_xscale("log")
         grid[0].xaxis.set_major_formatter(FormatStrFormatter("%g"))
     grid[0].set_ylim(_range(tried, rerun[rerun["candidate"].isin([LITERATURE, FOUND])]))
@@ -103,7 +111,7 @@ def _split(table: pd.DataFrame, parameter: str) -> pd.DataFrame:
     """Add the value of ``parameter`` as column ``x``, and all others in words as ``others``."""
     parsed = [json.loads(parameters) for parameters in table["parameters"]]
     x = [parameters.pop(parameter) for parameters in parsed]
-    others = [", ".join(f"{name} {value:.3g}" for name, value in parameters.items()) for parameters in parsed]
+    others = [", ".join(f"{name} {value}" for name, value in parameters.items()) for parameters in parsed]
     return table.assign(x=x, others=others)
 
 

@@ -25,8 +25,11 @@ class Section:
 
     def markdown(self) -> list[str]:
         """Return the paragraphs, with links to the figures."""
-        links = [f"![{self.heading}: {name}](figures/{name}.png)" for name in self.figures]
-        return [f"### {self.heading}", *([self.table] if self.table else []), self.reading, *links]
+        return [f"### {self.heading}", *([self.table] if self.table else []), self.reading, *self.links()]
+
+    def links(self) -> list[str]:
+        """Return a link to every figure."""
+        return [f"![{self.heading}: {name}](figures/{name}.png)" for name in self.figures]
 
 
 def described(content: Mapping[str, Any], leave_out: Sequence[str] = ()) -> str:
