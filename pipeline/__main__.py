@@ -29,17 +29,17 @@ def _train(here: Path, parameters: params.Params, attack: str) -> None:
     train_row(here, parameters, attack)
 
 
-def _search(here: Path, parameters: params.Params, attack: str) -> None:
-    from pipeline.search import search_row
+def _search(here: Path, parameters: params.Params, study: str) -> None:
+    from pipeline.search.stage import search_study
 
-    search_row(here, parameters, attack)
+    search_study(here, parameters, study)
 
 
 def _analysis(here: Path, parameters: params.Params) -> None:
     from pipeline.report import analyse
     from pipeline.store import retire_rows
 
-    retire_rows(here, parameters.grid.attacks, parameters.search.attacks)
+    retire_rows(here, parameters.grid.attacks, parameters.search.studies)
     analyse(here, parameters)
 
 
@@ -57,6 +57,7 @@ STAGES: dict[str, Callable[..., None]] = {
     "analysis": _analysis,
     "track": _track,
 }
+ROWS = {"train": "grid.attacks", "search": "search.studies"}
 
 
 def _check_published(here: Path, parameters: params.Params) -> None:
@@ -78,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name in STAGES:
         command = commands.add_parser(name)
-        if name in ("train", "search"):
-            command.add_argument("attack", help="a name in the attacks of params.yaml")
+        if name in ROWS:
+            command.add_argument("row", help=f"a name in {ROWS[name]} of params.yaml")
     catalogue = commands.add_parser("list", help="print every rule, attack, model, ... with its parameters")
     catalogue.add_argument("--markdown", action="store_true", help="the page docs/catalogue.md")
     change = commands.add_parser("set", help="change params.yaml, keeping its comments")
@@ -97,15 +98,14 @@ def _run(arguments: argparse.Namespace, here: Path) -> None:
         return
     parameters = params.load(path)
     _check_published(here, parameters)
-    attack = getattr(arguments, "attack", None)
-    if attack is None:
+    row = getattr(arguments, "row", None)
+    if row is None:
         STAGES[arguments.command](here, parameters)
         return
-    section = "grid.attacks" if arguments.command == "train" else "search.attacks"
-    names = (parameters.grid if arguments.command == "train" else parameters.search).attacks
-    if attack not in names:
-        raise UserError(f"{arguments.command} {attack}: not in {section}; {allowed(attack, names)}")
-    STAGES[arguments.command](here, parameters, attack)
+    names = parameters.grid.attacks if arguments.command == "train" else parameters.search.studies
+    if row not in names:
+        raise UserError(f"{arguments.command} {row}: not in {ROWS[arguments.command]}; {allowed(row, names)}")
+    STAGES[arguments.command](here, parameters, row)
 
 
 def main() -> int:

@@ -93,7 +93,8 @@ class Cell(Schema):
 
     @property
     def shared(self) -> str:
-        """What must be equal for cells to be trained in one batch: all but defence, partition, seed and strength."""
+        """What must be equal in one batch: all but defence, partition, seed, and the attack's strength and schedule."""
         content = self.content()
-        content["attack"].pop("strength", None)
+        for varying in ("strength", "start", "ramp"):
+            content["attack"].pop(varying, None)
         return content_hash({name: content[name] for name in ("model", "threat", "training", "attack")})

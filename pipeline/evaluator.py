@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from pipeline.cell import Cell
 from pipeline.dataset import Dataset
 from pipeline.execution import train
@@ -12,15 +14,21 @@ from pipeline.files import read_json, write_json
 from pipeline.params import Execution
 from pipeline.paths import CACHE
 from pipeline.progress import progress
+from pipeline.simulation import Result
+from pipeline.store import number_or_none
 
 Split = Literal["validation", "test"]
 
 
 class Outcome(NamedTuple):
-    """How one cell ended: accuracy (fraction) on one split, and whether training diverged."""
+    """How one cell ended: accuracy (fraction) on one split, whether training diverged, what a filter would flag.
+
+    ``flagged`` is the mean share of Byzantine vectors (``detection.py``); None where nobody asked.
+    """
 
     accuracy: float
     diverged: bool
+    flagged: float | None = None
 
 
 @dataclass(frozen=True)
@@ -36,21 +44,32 @@ class Evaluator:
     data: Dataset
     data_hash: str
 
-    def outcomes(self, cells: Sequence[Cell], split: Split, title: str) -> list[Outcome]:
-        """Return the outcome of every cell on ``split``."""
+    def outcomes(self, cells: Sequence[Cell], split: Split, title: str, detect: bool = False) -> list[Outcome]:
+        """Return the outcome of every cell on ``split``; with ``detect`` what a filter would flag, too."""
         files = [self._file(cell, split) for cell in cells]
-        unknown = [cell for cell, file in zip(cells, files, strict=True) if _read(file) is None]
+        known = [_read(file) for file in files]
+        unknown = [
+            cell
+            for cell, outcome in zip(cells, known, strict=True)
+            if outcome is None or (detect and outcome.flagged is None)
+        ]
         todo = list({cell.model_dump_json(): cell for cell in unknown}.values())
         with progress(title, len(todo), "cell") as bar:
-            for positions, results in train(todo, self.data, self.execution, lambda _: lambda *_: None):
+            for positions, results in train(todo, self.data, self.execution, lambda _: lambda *_: None, detect):
                 for position, result in zip(positions, results, strict=True):
-                    outcome = Outcome(result.final[f"{split}_accuracy"], bool(result.final["diverged"]))
+                    outcome = _outcome(result, split)
                     write_json(self._file(todo[position], split), outcome._asdict())
                 bar.advance(len(positions))
         return [Outcome(**read_json(file)) for file in files]
 
     def _file(self, cell: Cell, split: Split) -> Path:
         return self.root / CACHE / "evaluations" / f"{cell.key(self.data_hash)}.{split}.json"
+
+
+def _outcome(result: Result, split: Split) -> Outcome:
+    flagged = result.steps.get("flagged")
+    share = None if flagged is None else number_or_none(float(np.nanmean(flagged)))
+    return Outcome(result.final[f"{split}_accuracy"], bool(result.final["diverged"]), share)
 
 
 def _read(file: Path) -> Outcome | None:

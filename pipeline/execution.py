@@ -25,7 +25,11 @@ def device(name: str) -> torch.device:
 
 
 def train(
-    cells: Sequence[Cell], dataset: Dataset, execution: Execution, watch: Callable[[list[int]], Watch]
+    cells: Sequence[Cell],
+    dataset: Dataset,
+    execution: Execution,
+    watch: Callable[[list[int]], Watch],
+    detect: bool = False,
 ) -> Iterator[tuple[list[int], list[Result]]]:
     """Train ``cells`` batch by batch.
 
@@ -34,6 +38,7 @@ def train(
         dataset: Normalised data.
         execution: Device, memory and gradient backend.
         watch: Given the positions of a batch's cells, returns what to call at each of its evaluations.
+        detect: Measure what share of the Byzantine vectors a filter would flag.
 
     Yields:
         The positions in ``cells`` of a batch, with their results.
@@ -42,4 +47,4 @@ def train(
     torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
     on, backend = device(execution.device), BACKENDS[execution.gradients]
     for positions in batches(cells, dataset, execution.memory_gb):
-        yield positions, run([cells[p] for p in positions], dataset, backend, on, watch(positions))
+        yield positions, run([cells[p] for p in positions], dataset, backend, on, watch(positions), detect)

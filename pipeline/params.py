@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
 from pipeline.attacks import ATTACKS, Attack, TunableAttack, VectorAttack
+from pipeline.attacks.space import Value
 from pipeline.cell import Threat, Training
 from pipeline.data import Data
 from pipeline.defence import Defence
@@ -19,6 +20,7 @@ from pipeline.files import write_text
 from pipeline.models import MODELS, Model
 from pipeline.partition import PARTITIONS, Partition
 from pipeline.registry import Schema, allowed, parse
+from pipeline.search_checks import SEARCH_CHECKS
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Names = Annotated[tuple[Name, ...], Field(strict=False, min_length=1)]
@@ -34,16 +36,32 @@ class Grid(Schema):
     seeds: Seeds
 
 
-class Search(Schema):
-    """How the worst strength of an attack is looked for, and confirmed."""
+Sampler = Literal["gp", "tpe", "cmaes", "qmc", "random", "nsgaii"]
+Values = Annotated[tuple[Value, ...], Field(strict=False, min_length=1)]
 
-    attacks: Annotated[tuple[Name, ...], Field(strict=False)]
+
+class Study(Schema):
+    """What is searched: attacks, and where their own spaces are not meant, the space."""
+
+    mode: Literal["strength", "worst", "stealth", "breakdown"]
+    attacks: Names
+    space: dict[Name, dict[Name, Values]] = Field({}, description="attack -> parameter -> two bounds, or choices")
+    sampler: Sampler | None = Field(None, description="null: search.sampler")
+
+
+class Search(Schema):
+    """How the worst case of every study is looked for, and confirmed."""
+
+    studies: Annotated[tuple[Name, ...], Field(strict=False)]
     defences: Names
     partition: Name
-    trials: int = Field(ge=1, description="strengths tried for each defence")
+    trials: int = Field(ge=1, description="parameters tried for each defence")
     batch: int = Field(ge=1, description="trials asked for at once; part of the result's identity")
-    sampler: Literal["tpe"]
+    sampler: Sampler
     sampler_seed: int = Field(ge=0)
+    finalists: int = Field(ge=1, description="worst trials that are confirmed")
+    transfer: bool = Field(description="apply what was found for one defence to all others")
+    budget_minutes: float | None = Field(gt=0, description="after which no further trials are asked for; null: none")
     seeds: Seeds
     confirmation_seeds: Seeds
 
@@ -74,6 +92,7 @@ class Params(Schema):
     defences: dict[Name, Defence]
     attacks: dict[Name, Annotated[Attack, ATTACKS]]
     grid: Grid
+    studies: dict[Name, Study]
     search: Search
     analysis: Analysis
     execution: Execution
@@ -146,7 +165,7 @@ def _no_repeats(sections: Sections) -> Iterator[str]:
         ("grid", "defences"),
         ("grid", "partitions"),
         ("grid", "seeds"),
-        ("search", "attacks"),
+        ("search", "studies"),
         ("search", "defences"),
         ("search", "seeds"),
         ("search", "confirmation_seeds"),
@@ -172,8 +191,8 @@ def _defences_fit(sections: Sections) -> Iterator[str]:
 
 
 def _strengths_resolve(sections: Sections) -> Iterator[str]:
-    threat, used = sections["threat"], {*sections["grid"].attacks, *sections["search"].attacks}
-    for name in sorted(used & set(sections["attacks"])):
+    threat = sections["threat"]
+    for name in sorted(set(sections["grid"].attacks) & set(sections["attacks"])):
         attack = sections["attacks"][name]
         try:
             _ = attack.resolved(threat.received, threat.tolerated) if isinstance(attack, TunableAttack) else None
@@ -182,18 +201,12 @@ def _strengths_resolve(sections: Sections) -> Iterator[str]:
 
 
 def _attacks_fit(sections: Sections) -> Iterator[str]:
-    threat, used = sections["threat"], {*sections["grid"].attacks, *sections["search"].attacks}
-    for name in sorted(used & set(sections["attacks"])):
+    threat = sections["threat"]
+    for name in sorted(set(sections["grid"].attacks) & set(sections["attacks"])):
         attack = sections["attacks"][name]
         unmet = attack.unmet(threat.honest, threat.sampled is not None) if isinstance(attack, VectorAttack) else None
         if unmet:
             yield f"attacks.{name}.{unmet}"
-
-
-def _searched_have_strength(sections: Sections) -> Iterator[str]:
-    for name in sections["search"].attacks:
-        if name in sections["attacks"] and not isinstance(sections["attacks"][name], TunableAttack):
-            yield f"search.attacks: {name!r} has no strength to search"
 
 
 def _model_fits_images(sections: Sections) -> Iterator[str]:
@@ -214,17 +227,16 @@ CHECKS: list[tuple[tuple[str, ...], Check]] = [
     _names_exist("grid", "attacks", "attacks"),
     _names_exist("grid", "defences", "defences"),
     _names_exist("grid", "partitions", "partitions"),
-    _names_exist("search", "attacks", "attacks"),
     _names_exist("search", "defences", "defences"),
     _names_exist("search", "partition", "partitions"),
     (("grid", "search"), _no_repeats),
     (("grid", "attacks"), _clean_reference),
     (("threat", "defences", "grid", "search"), _defences_fit),
-    (("threat", "attacks", "grid", "search"), _strengths_resolve),
-    (("threat", "attacks", "grid", "search"), _attacks_fit),
-    (("search", "attacks"), _searched_have_strength),
+    (("threat", "attacks", "grid"), _strengths_resolve),
+    (("threat", "attacks", "grid"), _attacks_fit),
     (("search",), _fresh_confirmation),
     (("data", "model"), _model_fits_images),
+    *SEARCH_CHECKS,
 ]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.attacks import Attack, AttackContext, DataAttack, VectorAttack
+from pipeline.attacks.base import scheduled
 from pipeline.augmentation import augment
 from pipeline.cell import Cell, Threat, Training
 from pipeline.dataset import Dataset
@@ -56,6 +57,7 @@ class Program:
         defences: The replicas ``slice`` of each defence.
         gradients: The gradient backend.
         strength: ``[R, 1, 1]``.
+        ratios: ``[T, R, 1, 1]``, r of the attack's schedule; None where every attack is at full size from step 0.
         held: ``[R, w, m]``, sample numbers; those of a smaller share are followed by zeros.
         drawn: ``[S, T, w, B]``, which of its samples a worker reads.
         stream: ``[R]``, which of ``drawn`` a replica reads.
@@ -65,6 +67,7 @@ class Program:
         server: ``[R]``, random numbers of the defence.
         rounds: ``[R]``, random numbers of the choice of workers.
         images: ``[R]``, random numbers of the augmentation.
+        detect: Whether to measure at every step what a filter would flag.
         byzantine_counts: ``[T]``, Byzantine workers in each round; None if all workers take part.
     """
 
@@ -76,6 +79,7 @@ class Program:
     defences: tuple[tuple[Defence, slice], ...]
     gradients: Backend
     strength: Tensor
+    ratios: Tensor | None
     held: Tensor
     drawn: Tensor
     stream: Tensor
@@ -85,6 +89,7 @@ class Program:
     server: Stream
     rounds: Stream
     images: Stream
+    detect: bool
     byzantine_counts: list[int] | None
 
     def counts(self, t: int) -> tuple[int, int]:
@@ -129,7 +134,8 @@ class Program:
             defence=lambda vectors: self.defend(vectors, state.defences, self.adversary.fork(2 * t))[0],
             stream=self.adversary.fork(2 * t + 1),
         )
-        return self.attack.craft(momentum, context, state.attack)
+        crafted, memory = self.attack.craft(momentum, context, state.attack)
+        return crafted if self.ratios is None else scheduled(crafted, momentum, self.ratios[t]), memory
 
     def defend(self, sent: Tensor, states: tuple[Any, ...], stream: Stream) -> tuple[Tensor, tuple[Any, ...], Tensor]:
         """Return the aggregates, the memory of each defence, and the weight of each vector.
@@ -164,7 +170,9 @@ class Program:
         return State(self.initial, momentum, previous, torch.zeros_like(previous), attack, defences)
 
 
-def build(cells: Sequence[Cell], dataset: Dataset, backend: Backend, device: torch.device) -> Program:
+def build(
+    cells: Sequence[Cell], dataset: Dataset, backend: Backend, device: torch.device, detect: bool = False
+) -> Program:
     """Return the program that trains ``cells``, one replica each; side by side, equal defences are applied at once."""
     first = cells[0]
     if any(cell.shared != first.shared for cell in cells):
@@ -184,6 +192,7 @@ def build(cells: Sequence[Cell], dataset: Dataset, backend: Backend, device: tor
         defences=_side_by_side([cell.defence for cell in cells]),
         gradients=clipped(backend, training.clip),
         strength=torch.tensor([cell.strength for cell in cells], device=device)[:, None, None],
+        ratios=None if (ratios := _ratios(cells)) is None else ratios.to(device),
         held=held.to(device),
         drawn=drawn[:, :, :computing].to(device),
         stream=stream.to(device),
@@ -193,6 +202,7 @@ def build(cells: Sequence[Cell], dataset: Dataset, backend: Backend, device: tor
         server=Stream.of([cell.seed for cell in cells], "defence", device),
         rounds=Stream.of([cell.seed for cell in cells], "rounds", device),
         images=Stream.of([cell.seed for cell in cells], "augmentation", device),
+        detect=detect,
         byzantine_counts=_byzantine_counts(first.threat, training.steps),
     )
 
@@ -232,6 +242,17 @@ def _side_by_side(defences: Sequence[Defence]) -> tuple[tuple[Defence, slice], .
         runs.append((defence, slice(start, end)))
         start = end
     return tuple(runs)
+
+
+def _ratios(cells: Sequence[Cell]) -> Tensor | None:
+    """Return r_t of every replica's attack, ``[T, R, 1, 1]``; None where all are 1."""
+    attacks = [cell.attack for cell in cells if isinstance(cell.attack, VectorAttack)]
+    if not any(attack.start or attack.ramp for attack in attacks):
+        return None
+    steps = torch.arange(cells[0].training.steps)[:, None]
+    start = torch.tensor([attack.start for attack in attacks])
+    ramp = torch.tensor([attack.ramp for attack in attacks])
+    return ((steps - start + 1) / (ramp + 1)).clamp(0, 1)[..., None, None]
 
 
 def _byzantine_counts(threat: Threat, steps: int) -> list[int] | None:

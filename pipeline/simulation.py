@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline.cell import Cell
 from pipeline.dataset import Dataset
+from pipeline.detection import flagged
 from pipeline.gradients import Backend
 from pipeline.local import with_momentum
 from pipeline.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_METRICS, diagnostics, evaluate
@@ -34,6 +35,8 @@ def step(program: Program, state: State, t: int) -> tuple[State, Tensor]:
         state.params, state.velocity, direction, program.rates[t], training.weight_decay, training.server_momentum
     )
     measured = diagnostics(honest, losses[:, :h], direction, weights[:, h:].sum(dim=-1))
+    if program.detect:
+        measured = torch.cat([measured, flagged(sent, h)[None]])
     return State(params, put(state.momentum, present, momentum), direction, velocity, attack, defences), measured
 
 
@@ -42,7 +45,7 @@ class Result:
     """What one cell gave.
 
     Attributes:
-        steps: ``STEP_METRICS``, each ``[T]``.
+        steps: ``STEP_METRICS``, each ``[T]``; with ``detect`` also ``flagged``.
         evaluated: Steps done at each evaluation, ``[E]``, from 0 to T.
         evaluations: ``EVALUATION_METRICS``, each ``[E]``.
         final: ``FINAL_METRICS``, one number each.
@@ -57,7 +60,14 @@ class Result:
 Watch = Callable[[int, dict[str, np.ndarray]], None]
 
 
-def run(cells: Sequence[Cell], dataset: Dataset, backend: Backend, device: torch.device, watch: Watch) -> list[Result]:
+def run(
+    cells: Sequence[Cell],
+    dataset: Dataset,
+    backend: Backend,
+    device: torch.device,
+    watch: Watch,
+    detect: bool = False,
+) -> list[Result]:
     """Train ``cells`` in one batch.
 
     Args:
@@ -66,11 +76,13 @@ def run(cells: Sequence[Cell], dataset: Dataset, backend: Backend, device: torch
         backend: How gradients are computed.
         device: Where.
         watch: Called at every evaluation with the number of steps done and ``{metric: [R]}``.
+        detect: Measure at every step what share of the Byzantine vectors a filter would flag.
 
     Returns:
         One result a cell, in order.
     """
-    program = build(cells, dataset, backend, device)
+    program = build(cells, dataset, backend, device, detect)
+    measured_at_steps = [*STEP_METRICS, *(["flagged"] if detect else [])]
     state = program.start()
     history: list[Tensor] = []
     evaluated: list[int] = []
@@ -79,12 +91,12 @@ def run(cells: Sequence[Cell], dataset: Dataset, backend: Backend, device: torch
         if t % program.training.evaluate_every == 0 or t == program.training.steps:
             evaluated.append(t)
             evaluations.append(_evaluation(program, state))
-            measured = _by_name(STEP_METRICS, history[-1]) if history else {}
+            measured = _by_name(measured_at_steps, history[-1]) if history else {}
             watch(t, {**_by_name(EVALUATION_METRICS, evaluations[-1]), **measured})
         if t < program.training.steps:
             state, measurement = step(program, state, t)
             history.append(measurement)
-    steps = _by_name(STEP_METRICS, torch.stack(history, dim=-1))
+    steps = _by_name(measured_at_steps, torch.stack(history, dim=-1))
     curves = _by_name(EVALUATION_METRICS, torch.stack(evaluations, dim=-1))
     final = _final(program, state)
     return [

@@ -22,9 +22,9 @@ def track(root: Path, params: Params) -> None:
         records = store.read_row(root, grid_row(params, attack))
         tracker.publish_row(attack, records)
         imported[f"train {attack}"] = [record.key for record in records]
-    for attack in params.search.attacks:
-        tracker.publish_search(attack, root / "results" / "search" / attack)
-    tracker.retire_rows(params.grid.attacks, params.search.attacks)
+    for study in params.search.studies:
+        tracker.publish_search(study, root / "results" / "search" / study)
+    tracker.retire_rows(params.grid.attacks, params.search.studies)
     tracker.publish_analysis(root / "results" / "summary.json", root / "reports")
     figures = sorted((root / "reports" / "figures").glob("*.png"))
     report = [root / "results" / "summary.json", root / "reports" / "report.md", root / "reports" / "cells.csv"]

@@ -12,17 +12,20 @@ from support import ROOT
 # A module may import from the layers above its own line only; inside a package, from the modules before it.
 LAYERS = [
     ["diameter", "errors", "files", "paths", "progress", "rng", "sources", "vectors", "watchdog"],
-    ["dataset", "registry"],
+    ["dataset", "detection", "registry"],
     ["images"],
     ["aggregators", "attacks", "augmentation", "data", "models", "partition", "preaggregators", "sampling", "server"],
     ["defence", "gradients", "metrics"],
     ["local"],
-    ["cell"],
+    ["cell", "search_checks"],
     ["catalogue", "params", "program"],
     ["plan", "simulation"],
     ["execution", "store"],
-    ["analysis", "evaluator", "tracking_runs"],
-    ["figures", "heterogeneity", "published", "search", "tracking"],
+    ["evaluator"],
+    ["search"],
+    ["search_results"],
+    ["analysis", "tracking_runs"],
+    ["figures", "heterogeneity", "published", "tracking"],
     ["partition_figures", "report_text"],
     ["report", "track", "train"],
     ["__main__"],
@@ -30,16 +33,17 @@ LAYERS = [
 FAMILIES = {
     "aggregators": ["base", "__init__", "coordinatewise", "distance", "iterative", "selection", "spectral", "subsets"],
     "images": ["base", "__init__", "downloaded", "offline"],
-    "attacks": ["base", "__init__", "bounded", "noise", "omniscient", "history", "optimal", "poisoning"],
+    "attacks": ["space", "base", "__init__", "bounded", "noise", "omniscient", "history", "optimal", "poisoning"],
+    "search": ["__init__", "study", "samplers", "measure", "finalists", "stage"],
 }
 SIMULATOR = [name for layer in LAYERS[:10] for name in layer]  # what runs on a bare GPU machine
 OWNERS = {
     "mlflow": {"tracking", "tracking_runs"},
-    "optuna": {"search"},
+    "optuna": {"search.samplers"},
     "matplotlib": {"figures", "partition_figures"},
     "pandas": {
         *("analysis", "figures", "heterogeneity", "published", "report", "report_text"),
-        *("search", "tracking", "tracking_runs"),
+        *("search.finalists", "search.measure", "search.stage", "search_results", "tracking", "tracking_runs"),
     },
     "scipy": {"analysis"},
     "sklearn": {"images.offline"},

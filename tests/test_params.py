@@ -57,7 +57,11 @@ MISTAKES = [
     ({"analysis.confidence": 1.0}, "analysis.confidence = 1.0: should be less than 1", ""),
     ({"execution.memory_gb": 0}, "execution.memory_gb = 0: should be greater than 0", ""),
     ({"execution.device": "gpu"}, "execution.device = 'gpu': should be 'auto', 'cpu' or 'cuda'", ""),
-    ({"search.sampler": "random"}, "search.sampler = 'random': should be 'tpe'", ""),
+    (
+        {"search.sampler": "gpp"},
+        "search.sampler = 'gpp': should be 'gp', 'tpe', 'cmaes', 'qmc', 'random' or 'nsgaii'",
+        "",
+    ),
     ({"partitions.alpha_1.alpha": 0.0}, "partitions.alpha_1.alpha = 0.0: should be greater than 0", ""),
     ({"attacks.sign_flip.strength": -1}, "attacks.sign_flip.strength = -1: should be greater than 0", ""),
     ({"defences.krum.rule.name": "krumm"}, "defences.krum.rule.name = 'krumm': unknown name; one of ", "'krum'?"),
@@ -76,7 +80,7 @@ MISTAKES = [
     ),
     ({"grid.attacks": ["none", "aile"]}, "grid.attacks: 'aile' is not in attacks; one of ", "did you mean 'alie'?"),
     ({"grid.partitions": ["idd"]}, "grid.partitions: 'idd' is not in partitions; one of ", "did you mean 'iid'?"),
-    ({"search.attacks": ["ipn"]}, "search.attacks: 'ipn' is not in attacks; one of ", "did you mean 'ipm'?"),
+    ({"search.studies": ["ipn"]}, "search.studies: 'ipn' is not in studies; one of ", "did you mean 'ipm'?"),
     ({"search.defences": ["maen"]}, "search.defences: 'maen' is not in defences; one of ", "did you mean 'mean'?"),
     ({"search.partition": "alpha1"}, "search.partition: 'alpha1' is not in partitions; one of ", "'alpha_1'?"),
     ({"threat.byzantine": 16}, "threat = {", "byzantine = 16 can leave less than 2 of 17 workers honest"),
@@ -84,7 +88,6 @@ MISTAKES = [
     ({"search.defences": ["mean", "mean"]}, "search.defences = ['mean', 'mean']: an entry stands there twice", ""),
     ({"grid.attacks": ["alie"]}, "grid.attacks: should hold 'none', the clean reference", ""),
     ({"attacks.none": {"name": "label_flip"}}, "attacks.none: should be {name: none}, the clean reference", ""),
-    ({"search.attacks": ["label_flip"]}, "search.attacks: 'label_flip' has no strength to search", ""),
     (
         {"search.confirmation_seeds": [7, 101, 100]},
         "search.confirmation_seeds: [100, 101] were used by the search too; confirm on fresh seeds",
@@ -185,13 +188,14 @@ WRONG = {bool: "yes?", int: "10", float: "0.1", str: 3, type(None): [[]]}
 def test_every_value_of_the_wrong_type_is_reported_under_its_own_path(names):
     """All at once; a wrong name hides the faults beside it, so names have a turn of their own."""
     raw = raw_parameters()
-    chosen = [leaf for leaf in leaves(raw) if (leaf[-1] == "name") == names]
+    raw["studies"] = {"alie": raw["studies"]["alie"]}
+    chosen = [leaf for leaf in leaves(raw) if (leaf[-1] == "name") == names and "space" not in leaf]
     for *parents, last in chosen:
         section = raw
         for key in parents:
             section = section[key]
         section[last] = WRONG[type(section[last])]
-    told = {line.split(" = ")[0] for line in faults(raw)}
+    told = {line.split(" = ")[0] for line in faults(raw)} - {"studies.alie.attacks"}  # a list of one: now too short
     expected = {".".join(map(str, leaf)) for leaf in chosen}
     assert told == expected
 

@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.params import Params
-from pipeline.sources import import_closure
+from pipeline.sources import import_closure, source_file
 
 ROOT = Path(__file__).parent.parent
 STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -15,7 +15,7 @@ MODULES = {
     "download": "pipeline.data",
     "prepare": "pipeline.data",
     "train": "pipeline.train",
-    "search": "pipeline.search",
+    "search": "pipeline.search.stage",
     "analysis": "pipeline.report",
     "track": "pipeline.track",
 }
@@ -30,7 +30,7 @@ def dependency(module):
     family = next((name for name in FAMILIES if module.startswith(name)), None)
     if family:
         return family.replace(".", "/")
-    return "pipeline/__init__.py" if module == "pipeline" else module.replace(".", "/") + ".py"
+    return str(source_file(module).relative_to(ROOT))
 
 
 @pytest.mark.parametrize("stage", MODULES)
@@ -48,11 +48,11 @@ def test_every_section_of_the_parameters_is_a_dependency_of_some_stage():
     assert named == set(Params.model_fields) - NOT_IN_IDENTITY
 
 
-@pytest.mark.parametrize("stage", ["train", "search"])
-def test_a_row_depends_on_no_other_attack(stage):
-    attacks = {path for path in STAGES[stage]["params"] if path.startswith("attacks")}
-    assert attacks <= {"attacks.${item.attack}", "attacks.none"}
-    assert not {"grid", "search", "grid.attacks", "search.attacks"} & set(STAGES[stage]["params"])
+def test_a_row_depends_on_no_other_attack_and_no_other_study():
+    train, search = (set(STAGES[stage]["params"]) for stage in ("train", "search"))
+    assert {path for path in train if path.startswith("attacks")} == {"attacks.${item.attack}"}
+    assert {path for path in search if path.startswith("studies")} == {"studies.${item.study}"}
+    assert not {"grid", "search", "grid.attacks", "search.studies"} & (train | search)
 
 
 def pip_requirements():

@@ -1,9 +1,21 @@
 """Attacks. Every module of this package registers its attacks by being imported."""
 
 from pipeline.attacks.base import Attack, AttackContext, Crafted, DataAttack, TunableAttack, VectorAttack
+from pipeline.attacks.space import Choice, Range, Space
 from pipeline.registry import Registry
 
 ATTACKS: Registry[Attack] = Registry("attack")
 ATTACKS.import_families(__name__, __path__)
 
-__all__ = ["ATTACKS", "Attack", "AttackContext", "Crafted", "DataAttack", "TunableAttack", "VectorAttack"]
+__all__ = [
+    "ATTACKS",
+    "Attack",
+    "AttackContext",
+    "Choice",
+    "Crafted",
+    "DataAttack",
+    "Range",
+    "Space",
+    "TunableAttack",
+    "VectorAttack",
+]

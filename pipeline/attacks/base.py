@@ -1,6 +1,6 @@
 """The contract of an attack: what the adversary sees, and the kinds of attack."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.attacks.space import Choice, Range, Space, Value, narrowed
 from pipeline.errors import UserError
 from pipeline.registry import Component
 from pipeline.rng import Stream
@@ -64,15 +65,33 @@ class DataAttack(Attack):
 class VectorAttack(Attack):
     """Byzantine workers send vectors made from the honest ones (after their momentum).
 
-    ``random`` is True for an attack that draws from the context's stream.
+    What is sent is mu + r_t (b_i - mu), mu the mean of the honest vectors, b_i what the attack's formula gives, and
+    r_t = clip((t - start + 1) / (ramp + 1), 0, 1): the honest mean before ``start``, then in equal steps to b_i.
+
+    ``random`` is True for an attack that draws from the context's stream; ``space`` is what a search varies besides the
+    strength.
     """
 
     random: ClassVar[bool] = False
+    space: ClassVar[Mapping[str, Range | Choice]] = {}
+    start: int = Field(0, ge=0, description="first step that is attacked; before it the honest mean is sent")
+    ramp: int = Field(0, ge=0, description="steps from ``start`` on in which the attack grows to its full size")
 
     def unmet(self, honest: int, sampled: bool) -> str | None:
         """Return what this attack lacks with ``honest`` honest workers, ``sampled`` anew in every round; or None."""
         del honest, sampled
         return None
+
+    def searched(self, changes: Mapping[str, Sequence[Value]], path: str) -> Space:
+        """Return what a search varies, with the ``changes`` that stand at ``path`` of params.yaml.
+
+        Raises:
+            UserError: A parameter or a value that this attack does not have.
+        """
+        return narrowed(self, self._declared(), changes, path)
+
+    def _declared(self) -> Space:
+        return dict(self.space)
 
     def init_state(self, like: Tensor) -> Any:
         """Return the state before the first step, for honest vectors shaped as ``like`` ``[..., h, d]``."""
@@ -117,6 +136,27 @@ class TunableAttack(VectorAttack):
         if not self.literature(n, f):
             raise UserError(f"strength = None: {self.name} has no default strength for n = {n}, f = {f}; give a number")
         return self.replace(strength=self.literature(n, f)[0])
+
+    def _declared(self) -> Space:
+        return {"strength": Range(*self.strengths, log=True), **self.space}
+
+
+def scheduled(crafted: Tensor, honest: Tensor, ratio: Tensor) -> Tensor:
+    """Return ``mu + r (b - mu)``, exactly ``b`` where r is 1 and the mean mu of the honest vectors where it is 0.
+
+    Args:
+        crafted: b, ``[..., b, d]``.
+        honest: ``[..., h, d]``.
+        ratio: r, ``[..., 1, 1]``, 0 to 1.
+
+    Example:
+        >>> ratio = torch.tensor([0.0, 0.5, 1.0])[:, None, None]
+        >>> scheduled(torch.full((3, 1, 1), 9.0), torch.tensor([[1.0], [3.0]]).expand(3, 2, 1), ratio).flatten()
+        tensor([2.0000, 5.5000, 9.0000])
+    """
+    mu = honest.mean(dim=-2, keepdim=True)
+    partly = torch.where(ratio < 1, mu + ratio * (crafted - mu), crafted)
+    return torch.where(ratio > 0, partly, mu)
 
 
 def repeat_for_each(vector: Tensor, byzantine: int) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.attacks import ATTACKS, AttackContext, Crafted, TunableAttack
+from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Space, TunableAttack
 from pipeline.attacks.base import normalised, repeat_for_each
 from pipeline.vectors import deviation_over_workers, squared_distances
 
@@ -23,6 +23,7 @@ class BoundedDeviation(TunableAttack):
     reference: ClassVar[str] = "Shejwalkar, Houmansadr, NDSS 2021"
     knowledge: ClassVar[str] = "the honest vectors of the step"
     strengths: ClassVar[tuple[float, float]] = (0.1, 2.0)
+    space: ClassVar[Space] = {"dev": Choice(("unit", "sign", "sd"))}
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
         """1."""

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.attacks import ATTACKS, AttackContext, Crafted, TunableAttack, VectorAttack
+from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Range, Space, TunableAttack, VectorAttack
 from pipeline.attacks.base import normalised, repeat_for_each
 from pipeline.attacks.omniscient import ALittleIsEnough
 
@@ -52,7 +52,7 @@ class Mimic(VectorAttack):
 
     Example:
         >>> Mimic(warmup=0, target=2)
-        Mimic(name='mimic', warmup=0, target=2)
+        Mimic(name='mimic', start=0, ramp=0, warmup=0, target=2)
     """
 
     name: Literal["mimic"] = "mimic"
@@ -62,6 +62,7 @@ class Mimic(VectorAttack):
     reference: ClassVar[str] = "Karimireddy et al., ICLR 2022, arXiv:2006.09365"
     knowledge: ClassVar[str] = "the honest vectors of the step, and of the warm-up"
     random: ClassVar[bool] = True
+    space: ClassVar[Space] = {"warmup": Choice((0, 1, 10, 50)), "target": Choice((0, 1))}
 
     def unmet(self, honest: int, sampled: bool) -> str | None:
         """``target`` must be one of the honest workers, all of whom take part in every round."""
@@ -127,6 +128,7 @@ class RelocatedOrthogonalPerturbation(TunableAttack):
     reference: ClassVar[str] = "Ozfatura et al. 2022, arXiv:2208.09894"
     knowledge: ClassVar[str] = "the mean of the honest vectors, the previous aggregate, n and f"
     strengths: ClassVar[tuple[float, float]] = (0.1, 100.0)
+    space: ClassVar[Space] = {"pi": Range(0, 1), "lambda_": Range(0, 1), "angle": Range(0, 360)}
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
         """z_max of ALIE; nothing where it is not a positive number."""

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.attacks import ATTACKS, AttackContext, Crafted, TunableAttack
+from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Space, TunableAttack
 from pipeline.attacks.base import draw_for_each, repeat_for_each
 from pipeline.rng import Stream
 from pipeline.vectors import deviation_over_workers
@@ -120,6 +120,7 @@ class ALittleIsEnough(TunableAttack):
     reference: ClassVar[str] = "Baruch et al., NeurIPS 2019, arXiv:1902.06156"
     knowledge: ClassVar[str] = "the honest vectors of the step, n and f"
     strengths: ClassVar[tuple[float, float]] = (0.05, 20.0)
+    space: ClassVar[Space] = {"sign": Choice((-1, 1))}
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
         """z_max by both formulas, the chosen one first; nothing where one of them is not a positive number."""

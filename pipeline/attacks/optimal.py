@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.attacks import ATTACKS, AttackContext, Crafted, TunableAttack, VectorAttack
+from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Space, TunableAttack, VectorAttack
 from pipeline.attacks.omniscient import ALittleIsEnough, InnerProductManipulation
 
 COARSE, FINE, ROUNDS = 15, 8, 2  # strengths of the first round; of every refinement; refinements
@@ -117,6 +117,7 @@ class OptimalALittleIsEnough(OptimalAttack):
     sign: Literal[-1, 1] = Field(-1, description="on which side of the mean")
     formula: ClassVar[str] = "mu + sign theta sd, theta = argmax |F(...) - mu|^2 at every step"
     reference: ClassVar[str] = "El Mhamdi et al., ICLR 2021, arXiv:2003.00010; arXiv:2205.12173"
+    space: ClassVar[Space] = {"sign": Choice((-1, 1))}
 
     @property
     def twin(self) -> ALittleIsEnough:

@@ -1,0 +1,110 @@
+"""The stage ``search``: one study of params.yaml, from the first trial to the confirmed result.
+
+A study a defence (and number of Byzantine workers) maximises the degradation on validation data, the mean over the
+search's seeds. All trials of a round, of all defences and seeds, are trained together. What is confirmed is chosen
+before test data are read, and rerun on fresh seeds.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+import pandas as pd
+
+from pipeline import dataset
+from pipeline.evaluator import Evaluator
+from pipeline.files import file_hash, write_json, write_text
+from pipeline.params import Params
+from pipeline.paths import DATASET
+from pipeline.search.finalists import finalists
+from pipeline.search.measure import means, measure
+from pipeline.search.samplers import Asker, Direction, sampler
+from pipeline.search.study import Candidate, Study, Target
+
+DIRECTIONS: dict[str, Direction] = {"degradation": "maximize", "flagged": "minimize"}
+
+
+def search_study(root: Path, params: Params, name: str) -> None:
+    """Search, confirm and transfer; write the tables, then ``study.json``."""
+    study, data_hash = Study(params, name), file_hash(root / DATASET)
+    evaluator = Evaluator(root, params.execution, dataset.load(root / DATASET), data_hash)
+    trials = _search(study, evaluator)
+    chosen = finalists(study, trials)
+    confirmed = measure(study, chosen, "test", evaluator, f"confirm {name}")
+    tables = {"trials": _written(trials, "origin"), "confirmation": _written(confirmed, "candidate")}
+    if study.mode == "strength" and params.search.transfer:
+        tables["transfer"] = _transfer(study, chosen, evaluator)
+    folder = root / "results" / "search" / name
+    for title, table in tables.items():
+        write_text(folder / f"{title}.csv", table.to_csv(index=False))
+    stopped = {"stopped_after": int(trials["trial"].max()) + 1}
+    write_json(folder / "study.json", {"key": study.key(data_hash), **study.description(), **stopped})
+
+
+def _written(table: pd.DataFrame, label: str) -> pd.DataFrame:
+    """Return the columns of a file, ``label`` named and placed as what it says."""
+    table = table.rename(columns={"label": label})
+    first = ["defence", "byzantine", *(["trial", label] if label == "origin" else [label, "trial"])]
+    return table[[*first, *(column for column in table if column not in first)]]
+
+
+def _search(study: Study, evaluator: Evaluator) -> pd.DataFrame:
+    """Ask every target's sampler for a batch, train them all, tell the samplers; repeat."""
+    search, askers = study.params.search, {target: _asker(study, target) for target in study.targets}
+    objectives = list(DIRECTIONS)[: 2 if study.mode == "stealth" else 1]
+    rounds: list[pd.DataFrame] = []
+    for done in _starts(study):
+        asked = {target: asker.ask(_size(study, target, done)) for target, asker in askers.items()}
+        candidates = [
+            Candidate(target, number, proposal.origin, proposal.attack, proposal.parameters)
+            for target, proposals in asked.items()
+            for number, proposal in proposals.items()
+        ]
+        until = min(done + search.batch, search.trials)
+        title = f"search {study.name}, trials {done + 1} to {until}"
+        rounds.append(measure(study, candidates, "validation", evaluator, title))
+        for row in means(rounds[-1]).to_dict("records"):
+            target = Target(row["defence"], row["byzantine"])
+            askers[target].tell(row["trial"], [row[objective] for objective in objectives])
+        print(f"search {study.name}: {until} of {search.trials} trials; {_best(pd.concat(rounds))}", flush=True)
+    return pd.concat(rounds).sort_values(["defence", "byzantine", "trial", "seed"], kind="stable")
+
+
+def _asker(study: Study, target: Target) -> Asker:
+    search, first = study.params.search, study.startup(target.byzantine)
+    proposes = sampler(study.sampler, search.sampler_seed, max(search.batch, len(first)), search.batch)
+    return Asker(study.spaces, first, proposes, list(DIRECTIONS.values())[: 2 if study.mode == "stealth" else 1])
+
+
+def _starts(study: Study) -> Iterator[int]:
+    """Yield how many trials are done before each round, until all are or the time is up."""
+    search, started = study.params.search, monotonic()
+    for done in range(0, search.trials, search.batch):
+        if done and search.budget_minutes is not None and monotonic() - started > 60 * search.budget_minutes:
+            print(f"search {study.name}: stopped after {done} trials, search.budget_minutes", flush=True)
+            return
+        yield done
+
+
+def _size(study: Study, target: Target, done: int) -> int:
+    """Return how many trials a round asks for; without Byzantine workers one is enough, all are the same."""
+    trials = study.params.search.trials if target.byzantine else 1
+    return max(0, min(study.params.search.batch, trials - done))
+
+
+def _best(trials: pd.DataFrame) -> str:
+    """Return the largest degradation so far of every defence, in words."""
+    best = means(trials).groupby("defence", sort=False)["degradation"].max()
+    return "worst so far " + ", ".join(f"{defence} {value:.1%}" for defence, value in best.items())
+
+
+def _transfer(study: Study, chosen: list[Candidate], evaluator: Evaluator) -> pd.DataFrame:
+    """Return what the strength found for each defence costs every defence, on the confirmation's seeds."""
+    found = [candidate for candidate in chosen if candidate.label == "found"]
+    applied = [
+        replace(candidate, target=to, label=candidate.target.defence) for to in study.targets for candidate in found
+    ]
+    table = measure(study, applied, "test", evaluator, f"transfer {study.name}")
+    table = table.rename(columns={"label": "from_defence", "defence": "to_defence"})
+    return table[["from_defence", "to_defence", *(c for c in table if c not in ("from_defence", "to_defence"))]]

@@ -1,0 +1,198 @@
+"""What a study of params.yaml searches: threats, spaces, what is tried first, and its description."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from pipeline import params as parameters
+from pipeline.attacks import Choice, Range, Space, TunableAttack, VectorAttack
+from pipeline.attacks.space import Value
+from pipeline.cell import Cell, Threat
+from pipeline.files import content_hash
+from pipeline.params import Params
+from pipeline.plan import planned
+
+Parameters = dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Parameters of an attack, and where they came from: ``literature``, ``grid`` or ``sampler``."""
+
+    origin: str
+    attack: str
+    parameters: Parameters
+
+
+@dataclass(frozen=True)
+class Target:
+    """One defence against a number of Byzantine workers: what an own search is made for."""
+
+    defence: str
+    byzantine: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A proposal against a target; ``label`` is a trial's origin, or what is confirmed."""
+
+    target: Target
+    trial: int
+    label: str
+    attack: str
+    parameters: Parameters
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study of params.yaml with everything that it refers to."""
+
+    params: Params
+    name: str
+
+    @property
+    def declared(self) -> parameters.Study:
+        """The entry of params.yaml."""
+        return self.params.studies[self.name]
+
+    @property
+    def mode(self) -> str:
+        """What is searched for."""
+        return self.declared.mode
+
+    @property
+    def sampler(self) -> str:
+        """Who proposes."""
+        return self.declared.sampler or self.params.search.sampler
+
+    @cached_property
+    def threats(self) -> dict[int, Threat]:
+        """The threat of every b: that of params.yaml; in mode breakdown f = b = 0, ..., floor((n - 1) / 2)."""
+        threat = self.params.threat
+        if self.mode != "breakdown":
+            return {threat.byzantine: threat}
+        return {b: threat.replace(byzantine=b, tolerated=b) for b in range((threat.workers - 1) // 2 + 1)}
+
+    @cached_property
+    def unmet(self) -> dict[Target, str]:
+        """Why a defence cannot stand in a threat, for those that cannot."""
+        reasons = {
+            Target(name, b): self.params.defences[name].unmet(threat.received, threat.tolerated)
+            for name in self.params.search.defences
+            for b, threat in self.threats.items()
+        }
+        return {target: reason for target, reason in reasons.items() if reason}
+
+    @cached_property
+    def targets(self) -> list[Target]:
+        """Every defence against every number of Byzantine workers that it can be told to tolerate."""
+        pairs = [Target(name, b) for name in self.params.search.defences for b in self.threats]
+        return [target for target in pairs if target not in self.unmet]
+
+    @cached_property
+    def spaces(self) -> dict[str, Space]:
+        """The space of every attack."""
+        changes = self.declared.space
+        path = f"studies.{self.name}.space"
+        return {
+            name: self.attack(name).searched(changes.get(name, {}), f"{path}.{name}") for name in self.declared.attacks
+        }
+
+    def attack(self, name: str) -> VectorAttack:
+        """Return an attack of params.yaml."""
+        found = self.params.attacks[name]
+        assert isinstance(found, VectorAttack)  # search_checks.py has refused every other
+        return found
+
+    def literature(self, name: str, byzantine: int) -> list[Parameters]:
+        """Return the published parameters of an attack, the default first; none where publications give none."""
+        attack, threat = self.attack(name), self.threats[byzantine]
+        base = self._base(name)
+        if not isinstance(attack, TunableAttack):
+            return [base]
+        strengths = attack.literature(threat.received, threat.tolerated)
+        return [{**base, "strength": theta} for theta in strengths]
+
+    def _base(self, name: str) -> Parameters:
+        """Return the values of params.yaml for what is searched, without the strength."""
+        return {p: getattr(self.attack(name), p) for p in self.spaces[name] if p != "strength"}
+
+    def startup(self, byzantine: int) -> list[Proposal]:
+        """Return what is tried first: the literature of every attack, then a grid over each, in turn."""
+        published = {name: self.literature(name, byzantine) for name in self.spaces}
+        first = [Proposal("literature", name, found) for name, several in published.items() for found in several]
+        grids = [
+            [Proposal("grid", name, point) for point in self._grid(name, known)] for name, known in published.items()
+        ]
+        longest = max(map(len, grids))
+        return first + [grid[i] for i in range(longest) for grid in grids if i < len(grid)]
+
+    def _grid(self, name: str, published: list[Parameters]) -> Iterator[Parameters]:
+        """Yield as many points as a batch has left: the strength evenly on its scale, the choices in turn."""
+        space, count = self.spaces[name], max(0, self.params.search.batch - len(published))
+        choices = {p: entry.values for p, entry in space.items() if isinstance(entry, Choice)}
+        combinations = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
+        strengths = _evenly(space["strength"], count) if "strength" in space else []
+        for position in range(count if strengths else min(count, len(combinations))):
+            point = {**self._base(name), **combinations[position % len(combinations)]}
+            if strengths:
+                point["strength"] = strengths[position % len(strengths)]
+            if not any(_alike(point, other) for other in published):
+                yield point
+
+    def cell(self, target: Target, seed: int) -> Cell:
+        """Return the clean run of a target."""
+        clean = planned(self.params, "none", target.defence, self.params.search.partition, seed).cell
+        return clean.replace(threat=self.threats[target.byzantine])
+
+    def attacked(self, candidate: Candidate, seed: int) -> Cell:
+        """Return the run of a candidate."""
+        attack = self.attack(candidate.attack).replace(**candidate.parameters)
+        return self.cell(candidate.target, seed).replace(attack=attack)
+
+    def description(self) -> dict[str, Any]:
+        """Return what the study searches, as JSON; ``settings`` changes with everything that its cells train with."""
+        search = self.params.search.content()
+        search = {name: value for name, value in search.items() if name not in ("studies", "sampler")}
+        return {
+            "mode": self.mode,
+            "attacks": list(self.spaces),
+            "partition": search["partition"],
+            "content": {**search, "sampler": self.sampler},
+            "settings": content_hash([self._first(target).content() for target in self.targets]),
+            "spaces": {name: {p: _described(e) for p, e in space.items()} for name, space in self.spaces.items()},
+            "literature": {name: self.literature(name, self.params.threat.byzantine) for name in self.spaces},
+            "absent": [{**asdict(target), "reason": reason} for target, reason in self.unmet.items()],
+        }
+
+    def _first(self, target: Target) -> Cell:
+        first = self.startup(target.byzantine)[0]
+        return self.attacked(Candidate(target, 0, first.origin, first.attack, first.parameters), seed=0)
+
+    def key(self, data_hash: str) -> str:
+        """Return what changes with everything that changes the study's outcome, the source of training included."""
+        cells = [self._first(target).key(data_hash) for target in self.targets]
+        return content_hash({"description": self.description(), "cells": cells})
+
+
+def _described(entry: Range | Choice) -> dict[str, Any]:
+    if isinstance(entry, Choice):
+        return {"choices": list(entry.values)}
+    return {"low": entry.low, "high": entry.high, "log": entry.log}
+
+
+def _evenly(entry: Range | Choice, count: int) -> list[float]:
+    if isinstance(entry, Choice):
+        return [float(value) for value in entry.values]
+    spaced = np.geomspace if entry.log else np.linspace
+    return [float(value) for value in spaced(entry.low, entry.high, count)]
+
+
+def _alike(point: Parameters, other: Parameters) -> bool:
+    """Return whether two points differ by less than 1 % in the strength and in nothing else."""
+    near = np.isclose(float(point.get("strength", 1)), float(other.get("strength", 1)), rtol=0.01)
+    return bool(near) and {**point, "strength": 1} == {**other, "strength": 1}
