@@ -58,6 +58,7 @@ READ_CURVES = (
     "would end. Do not read off the highest point of a line: results are taken after the last step."
 )
 
+
 @dataclass(frozen=True)
 class LineStyle:
     """How a defence looks in every figure."""
@@ -200,7 +201,9 @@ def band(
     """Draw fractions ``y`` in percent as a line, with their intervals as a band that is cut at ``limits`` (percent)."""
     axes.plot(x, 100 * y, color=look.color, linestyle=look.linestyle)
     low, high = (100 * (y + sign * half_width.fillna(0)) for sign in (-1, 1))
-    axes.fill_between(x, low.clip(lower=limits[0]), high.clip(upper=limits[1]), color=look.color, alpha=0.15, linewidth=0)
+    axes.fill_between(
+        x, low.clip(lower=limits[0]), high.clip(upper=limits[1]), color=look.color, alpha=0.15, linewidth=0
+    )
 
 
 def panels(count: int, height: float, xlabel: str) -> tuple[Figure, list[Axes]]:

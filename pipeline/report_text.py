@@ -14,8 +14,9 @@ from pipeline.params import Params
 from pipeline.plan import resolved
 from pipeline.search_report import headline_finding, overview
 from pipeline.search_results import StudyResult
-from pipeline.search_tables import SearchTables
+from pipeline.search_tables import SearchTables, search_files
 from pipeline.wording import Section, described, listed, markdown, percent
+
 
 @dataclass(frozen=True)
 class Findings:

@@ -23,43 +23,46 @@ CONFIRMED = ((LITERATURE, "s", 5.0), (FOUND, "*", 9.0))
 
 READ_STRENGTHS = (
     "A panel is a defence; each small point is one strength that the search tried, with its mean degradation on "
-    "validation data, and the band is the interval over the search's seeds, joined in order of strength. Dashed lines mark "
-    "the literature's strengths, the longer dashes its default. The open square (the default) and the star (found) were "
-    "measured again on test data and fresh seeds, and only these two are results. The highest small point is the best "
-    "of many noisy ones and so looks worse for the defence than it is; a star below it shows by how much. A maximum at "
-    "the edge of the range may go on rising beyond it, and nothing is known between points far apart."
+    "validation data, and the band is the interval over the search's seeds, joined in order of strength. Dashed "
+    "lines mark the literature's strengths, the longer dashes its default. The open square (the default) and the "
+    "star (found) were measured again on test data and fresh seeds, and only these two are results. The highest "
+    "small point is the best of many noisy ones and so looks worse for the defence than it is; a star below it "
+    "shows by how much. A maximum at the edge of the range may go on rising beyond it, and nothing is known between "
+    "points far apart."
 )
 READ_DUMBBELLS = (
-    "Each row joins the degradation under the literature's default (open circle) with that under what the search found "
-    "(filled diamond); the thin bars beside them are their intervals. Both are measured on test data and on seeds that "
-    "the search never saw. The longer the bar, the more a study that tries the default alone underestimates the "
-    "attack. Overlapping intervals do not mean that there is no difference, because both ends share their seeds: the "
-    "mark at the right edge, from the paired test in the table, decides. Where two marks coincide the search found "
-    "nothing stronger, and a diamond left of its circle is a strength that did better on validation data by luck."
+    "Each row joins the degradation under the literature's default (open circle) with that under what the search "
+    "found (filled diamond); the thin bars beside them are their intervals. Both are measured on test data and on "
+    "seeds that the search never saw. The longer the bar, the more a study that tries the default alone "
+    "underestimates the attack. Overlapping intervals do not mean that there is no difference, because both ends "
+    "share their seeds: the mark at the right edge, from the paired test in the table, decides. Where two marks "
+    "coincide the search found nothing stronger, and a diamond left of its circle is a strength that did better on "
+    "validation data by luck."
 )
 READ_FRONTS = (
-    "A panel is a defence, a point an attack that was tried: to the right it is seen more (the share of its vectors that a "
-    "norm or a distance filter would flag), upwards it hurts more. Grey points are beaten in both by another; the line "
-    "joins those that are not, on validation data. Open diamonds are the points of that line measured again on test "
-    "data and fresh seeds, the open square is the literature's default, and these are the results: where they fall below the line, the front owed part of its height "
-    "to the choice among noisy trials. Read off how much damage an attacker keeps who must stay below a share; a "
-    "front that climbs at the left edge means that the filters would not help."
+    "A panel is a defence, a point an attack that was tried: to the right it is seen more (the share of its vectors "
+    "that a norm or a distance filter would flag), upwards it hurts more. Grey points are beaten in both by "
+    "another; the line joins those that are not, on validation data. Open diamonds are the points of that line "
+    "measured again on test data and fresh seeds, the open square is the literature's default, and these are the "
+    "results: where they fall below the line, the front owed part of its height to the choice among noisy trials. "
+    "Read off how much damage an attacker keeps who must stay below a share; a front that climbs at the left edge "
+    "means that the filters would not help."
 )
 READ_BREAKDOWN = (
-    "A panel is a defence, the horizontal axis the number of attackers, which the defence is always told (b = f). The solid "
-    "line is the degradation under the strength found anew at each f, the dashed one under the literature's default, "
-    "both on test data and fresh seeds with their intervals; the other defences' found curves stand behind in grey. "
-    "Where the panel is hatched, the defence does not tolerate so many attackers by its own condition. Look for the f "
-    "from which the solid line leaves 0: that is how many attackers the defence stands in this experiment. A dashed "
-    "line that stays at 0 beyond it is the false comfort of a fixed strength."
+    "A panel is a defence, the horizontal axis the number of attackers, which the defence is always told (b = f). "
+    "The solid line is the degradation under the strength found anew at each f, the dashed one under the "
+    "literature's default, both on test data and fresh seeds with their intervals; the other defences' found curves "
+    "stand behind in grey. Where the panel is hatched, the defence does not tolerate so many attackers by its own "
+    "condition. Look for the f from which the solid line leaves 0: that is how many attackers the defence stands in "
+    "this experiment. A dashed line that stays at 0 beyond it is the false comfort of a fixed strength."
 )
 READ_TRANSFER = (
-    "A row is the defence for which a strength was found, a column the defence to which it was then applied; a cell holds "
-    "the mean degradation on test data and fresh seeds, and in brackets how it differs from that under the strength "
-    "found for the column's own defence, which stands framed on the diagonal. A row that is bright on the diagonal alone is "
-    "an attack made for one defence: an attacker who does not know which defence is used gains little by it. A row "
-    "bright everywhere needs no such knowledge. A positive number in brackets is a borrowed strength that hurt more than "
-    "the defence's own: the search missed it, or the seeds made it up."
+    "A row is the defence for which a strength was found, a column the defence to which it was then applied; a cell "
+    "holds the mean degradation on test data and fresh seeds, and in brackets how it differs from that under the "
+    "strength found for the column's own defence, which stands framed on the diagonal. A row that is bright on the "
+    "diagonal alone is an attack made for one defence: an attacker who does not know which defence is used gains "
+    "little by it. A row bright everywhere needs no such knowledge. A positive number in brackets is a borrowed "
+    "strength that hurt more than the defence's own: the search missed it, or the seeds made it up."
 )
 
 
@@ -181,13 +184,16 @@ def dumbbells(compared: pd.DataFrame, title: str, styles: dict[str, LineStyle], 
         for row in compared[compared["study"] == study].to_dict("records"):
             place = defences.index(row["defence"])
             _dumbbell(axes, place, row, styles[row["defence"]].color)
-            mark = ("*" if row["significant"] else "n.s.") + (f" {row['found_attack']}" if row["mode"] == "worst" else "")
+            mark = ("*" if row["significant"] else "n.s.") + (
+                f" {row['found_attack']}" if row["mode"] == "worst" else ""
+            )
             axes.text(1.02, place, mark, transform=axes.get_yaxis_transform(), va="center", fontsize=7)
         axes.axvline(0, color=GREY, linewidth=0.6, zorder=0)
         axes.set_title(study)
     grid[0].set_yticks(range(len(defences)), defences)
     grid[0].set_ylim(len(defences) - 0.5, -0.5)
-    grid[0].set_xlim(np.clip(grid[0].get_xlim(), *LIMITS))
+    low, high = grid[0].get_xlim()
+    grid[0].set_xlim(max(low, LIMITS[0]), min(high, LIMITS[1]))
     figure.suptitle(title, fontsize=8.5)
     level = f"{1 - setting.confidence:.2g}"
     handles = [
@@ -197,6 +203,12 @@ def dumbbells(compared: pd.DataFrame, title: str, styles: dict[str, LineStyle], 
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
+
+
+def _mark(row: Mapping[Any, Any]) -> str:
+    """Return whether a row is significant, and where the attack was searched too, which one was found."""
+    significant = "*" if row["significant"] else "n.s."
+    return f"{significant} {row['found_attack']}" if row["mode"] == "worst" else significant
 
 
 def _dumbbell(axes: Axes, place: int, row: Mapping[Any, Any], colour: str) -> None:
@@ -254,8 +266,15 @@ def _staircase(axes: Axes, best: pd.DataFrame, colour: str) -> None:
 
 def _crosses(axes: Axes, rows: pd.DataFrame, look: Mapping[str, Any]) -> None:
     """Draw confirmed points with their intervals in both directions."""
-    reach = {"yerr": _known(rows["degradation_half_width"]), "xerr": _known(rows["flagged_half_width"])}
-    axes.errorbar(100 * rows["flagged"], 100 * rows["degradation"], **reach, **look, elinewidth=0.8, zorder=3)
+    axes.errorbar(
+        100 * rows["flagged"],
+        100 * rows["degradation"],
+        yerr=_known(rows["degradation_half_width"]),
+        xerr=_known(rows["flagged_half_width"]),
+        **look,
+        elinewidth=0.8,
+        zorder=3,
+    )
 
 
 @in_house_style
@@ -266,7 +285,9 @@ def breakdowns(curves: pd.DataFrame, title: str, styles: dict[str, LineStyle]) -
     found = {defence: rows for defence, rows in curves[curves["candidate"] == FOUND].groupby("defence", sort=False)}
     for axes, defence in zip(grid, defences, strict=True):
         for other in defences:
-            axes.plot(found[other]["byzantine"], 100 * found[other]["degradation"], color=GREY, alpha=0.3, linewidth=0.7)
+            axes.plot(
+                found[other]["byzantine"], 100 * found[other]["degradation"], color=GREY, alpha=0.3, linewidth=0.7
+            )
         told = curves[(curves["defence"] == defence) & (curves["candidate"] == LITERATURE)]
         for rows, look in ((told, LineStyle(GREY, DASHED)), (found[defence], LineStyle(styles[defence].color, "-"))):
             band(axes, rows["byzantine"], rows["degradation"], rows["degradation_half_width"], look, LIMITS)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -37,8 +38,8 @@ def overview(params: Params, search: SearchTables) -> list[str]:
     searched = params.search
     text = (
         f"On partition {searched.partition}, each study ({listed(searched.studies)}) tried up to {searched.trials} "
-        f"attacks against every defence on validation data ({len(searched.seeds)} seeds). The literature's defaults and "
-        "what hurt most were then measured on test data, once, with "
+        f"attacks against every defence on validation data ({len(searched.seeds)} seeds). The literature's defaults "
+        "and what hurt most were then measured on test data, once, with "
         f"{len(searched.confirmation_seeds)} fresh seeds; what counts as found was fixed before."
     )
     heading = "## When the attacker chooses"
@@ -78,57 +79,64 @@ def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def sections(
-    params: Params,
-    search: SearchTables,
-    studies: Sequence[StudyResult],
-    styles: dict[str, LineStyle],
-    setting: Setting,
-) -> list[Section]:
+@dataclass(frozen=True)
+class Frame:
+    """What all figures share.
+
+    Attributes:
+        partition: Its name.
+        styles: Of the defences.
+        setting: Of the figures.
+    """
+
+    partition: str
+    styles: dict[str, LineStyle]
+    setting: Setting
+
+    def title(self, what: str) -> str:
+        """Return the title of a figure with intervals."""
+        return f"{what}:\npartition {self.partition}, mean and {self.setting.interval}"
+
+
+def sections(search: SearchTables, studies: Sequence[StudyResult], frame: Frame) -> list[Section]:
     """Return a section for each kind of result that there is."""
-    of_mode = {mode: [study for study in studies if study.description["mode"] == mode] for mode in MODES}
-    partition = f"partition {params.search.partition}"
+    of_mode: dict[str, list[StudyResult]] = {"strength": [], "worst": [], "stealth": [], "breakdown": []}
+    for study in studies:
+        of_mode[study.description["mode"]].append(study)
     made = [
-        _against_literature(search, studies, partition, styles, setting) if not search.at_threat.empty else None,
-        _strengths(search, of_mode["strength"], partition, styles, setting) if of_mode["strength"] else None,
-        _fronts(search, of_mode["stealth"], partition, styles, setting) if of_mode["stealth"] else None,
-        _breakdowns(search, of_mode["breakdown"], partition, styles, setting) if of_mode["breakdown"] else None,
-        _transfers(search, partition) if not search.transfer.empty else None,
+        _against_literature(search, studies, frame) if not search.at_threat.empty else None,
+        _strengths(search, of_mode["strength"], frame) if of_mode["strength"] else None,
+        _fronts(search, of_mode["stealth"], frame) if of_mode["stealth"] else None,
+        _breakdowns(search, of_mode["breakdown"], frame) if of_mode["breakdown"] else None,
+        _transfers(search) if not search.transfer.empty else None,
     ]
     return [section for section in made if section]
-
-
-MODES = ("strength", "worst", "stealth", "breakdown")
 
 
 def _of(table: pd.DataFrame, study: StudyResult) -> pd.DataFrame:
     return table[table["study"] == study.name]
 
 
-def _against_literature(
-    search: SearchTables,
-    studies: Sequence[StudyResult],
-    partition: str,
-    styles: dict[str, LineStyle],
-    setting: Setting,
-) -> Section:
-    title = f"Literature's default against found, {partition}, test data, fresh seeds:\nmean and {setting.interval}"
-    figure = search_figures.dumbbells(search.at_threat, title, styles, setting)
+def _against_literature(search: SearchTables, studies: Sequence[StudyResult], frame: Frame) -> Section:
+    title = frame.title("Literature's default against found, test data, fresh seeds")
+    figure = search_figures.dumbbells(search.at_threat, title, frame.styles, frame.setting)
     header = ["study", "defence", "default", "degradation", "found", "degradation", "difference", "p", "verdict"]
     spaces = {study.name: study.description["spaces"] for study in studies}
     rows = [_compared_row(row, spaces) for row in search.at_threat.to_dict("records")]
-    text = [_tests(search, setting), markdown(header, rows), *_furthest(search)]
-    return Section("Literature against found", search_figures.READ_DUMBBELLS, {"literature_and_found": figure}, "\n\n".join(text))
+    text = [_tests(search, frame.setting), markdown(header, rows), *_furthest(search)]
+    return Section(
+        "Literature against found", search_figures.READ_DUMBBELLS, {"literature_and_found": figure}, "\n\n".join(text)
+    )
 
 
 def _tests(search: SearchTables, setting: Setting) -> str:
     return (
-        "Degradation in points: mean ± half width of the "
-        f"{percent(setting.confidence)} % interval. The difference is found minus default, paired by seed. p is that of the "
-        "one-sided paired t-test that the found attack does no more than the default, adjusted by Holm's method over all "
+        f"Degradation in points: mean ± half width of the {percent(setting.confidence)} % interval. The difference is "
+        "found minus default, paired by seed. p is that of the one-sided paired t-test that the found attack does no "
+        "more than the default, adjusted by Holm's method over all "
         f"{search.compared['p'].notna().sum()} comparisons of all studies; `significant` stands where it is at most "
-        f"{1 - setting.confidence:.2g}. With few seeds the test assumes that differences are about normal, and where all "
-        "are equal the sign test takes its place (DECISIONS.md)."
+        f"{1 - setting.confidence:.2g}. With few seeds the test takes it on trust that the differences are about "
+        "normal; where all of them are equal the sign test takes its place."
     )
 
 
@@ -178,7 +186,9 @@ def at_limit(parameters: str, space: Mapping[str, Mapping[str, Any]]) -> bool:
     ranges = {name: entry for name, entry in space.items() if "low" in entry}
     values = json.loads(parameters)
     return any(
-        math.isclose(values[name], entry[end], rel_tol=0.01) for name, entry in ranges.items() for end in ("low", "high")
+        math.isclose(values[name], entry[end], rel_tol=0.01)
+        for name, entry in ranges.items()
+        for end in ("low", "high")
     )
 
 
@@ -187,7 +197,7 @@ def _furthest(search: SearchTables) -> list[str]:
     known = search.at_threat.dropna(subset="difference")
     if known.empty:
         return []
-    row = known.loc[known["difference"].idxmax()]
+    row = max(known.to_dict("records"), key=lambda row: float(row["difference"]))
     by_study = known.groupby("study", sort=False)["difference"].mean()
     return [
         f"Furthest from the worst is the default {_told(row, LITERATURE)} against {row['defence']}: "
@@ -196,38 +206,28 @@ def _furthest(search: SearchTables) -> list[str]:
     ]
 
 
-def _strengths(
-    search: SearchTables,
-    studies: Sequence[StudyResult],
-    partition: str,
-    styles: dict[str, LineStyle],
-    setting: Setting,
-) -> Section:
+def _strengths(search: SearchTables, studies: Sequence[StudyResult], frame: Frame) -> Section:
     figures = {}
     for study in studies:
         ((attack, space),) = study.description["spaces"].items()
         ranges = sorted((name for name, entry in space.items() if "low" in entry), key=lambda name: name != "strength")
         for parameter in ranges:
             name = f"strength.{study.name}" + ("" if parameter == ranges[0] else f".{parameter}")
-            title = f"Study {study.name}, {partition}: mean and {setting.interval}"
+            title = frame.title(f"Study {study.name}")
             trials, confirmed = _of(search.trials, study), _of(search.confirmed, study)
             axis = search_figures.Axis(parameter, f"{parameter} of {attack}", space[parameter]["log"])
-            figures[name] = search_figures.strengths(trials, confirmed, axis, title, styles)
+            figures[name] = search_figures.strengths(trials, confirmed, axis, title, frame.styles)
     return Section("Strength and degradation", search_figures.READ_STRENGTHS, figures)
 
 
-def _fronts(
-    search: SearchTables,
-    studies: Sequence[StudyResult],
-    partition: str,
-    styles: dict[str, LineStyle],
-    setting: Setting,
-) -> Section:
+def _fronts(search: SearchTables, studies: Sequence[StudyResult], frame: Frame) -> Section:
     figures = {}
     for study in studies:
-        title = f"Damage against detectability, study {study.name}, {partition}: mean and {setting.interval}"
-        tables = [_of(table, study) for table in (search.trials, search.front, search.confirmed)]
-        figures[f"front.{study.name}"] = search_figures.fronts(*tables, title, styles)
+        title = (
+            f"Damage against detectability, study {study.name}, {frame.partition}: mean and {frame.setting.interval}"
+        )
+        trials, front, confirmed = (_of(table, study) for table in (search.trials, search.front, search.confirmed))
+        figures[f"front.{study.name}"] = search_figures.fronts(trials, front, confirmed, title, frame.styles)
     header = ["study", "defence", "attack", "flagged (%)", "degradation", "flagged (%), test", "degradation, test"]
     rerun = search.front.dropna(subset="confirmed_degradation")
     table = markdown(header, [_front_row(row) for row in rerun.to_dict("records")])
@@ -246,18 +246,12 @@ def _front_row(row: Mapping[Any, Any]) -> list[str]:
     ]
 
 
-def _breakdowns(
-    search: SearchTables,
-    studies: Sequence[StudyResult],
-    partition: str,
-    styles: dict[str, LineStyle],
-    setting: Setting,
-) -> Section:
+def _breakdowns(search: SearchTables, studies: Sequence[StudyResult], frame: Frame) -> Section:
     figures, tables = {}, []
     for study in studies:
-        title = f"Breakdown, study {study.name}, {partition}, test data, fresh seeds: mean and {setting.interval}"
+        title = frame.title(f"Breakdown, study {study.name}, test data, fresh seeds")
         curves = _of(search.breakdown, study)
-        figures[f"breakdown.{study.name}"] = search_figures.breakdowns(curves, title, styles)
+        figures[f"breakdown.{study.name}"] = search_figures.breakdowns(curves, title, frame.styles)
         tables.append(f"Study {study.name}, degradation (points) under what was found at each b = f:")
         tables.append(_breakdown_table(curves))
     return Section("Breakdown", search_figures.READ_BREAKDOWN, figures, "\n\n".join(tables))
@@ -274,10 +268,10 @@ def _breakdown_table(curves: pd.DataFrame) -> str:
     return markdown(["defence", *map(str, every)], rows)
 
 
-def _transfers(search: SearchTables, partition: str) -> Section:
+def _transfers(search: SearchTables) -> Section:
     figures = {
         f"transfer.{study}": search_figures.transfer_heatmap(
-            rows, f"Degradation (points) under a strength found for another defence, study {study}, {partition}"
+            rows, f"Mean degradation (points) under a strength found for another defence, study {study}"
         )
         for study, rows in search.transfer.groupby("study", sort=False)
     }

@@ -1,7 +1,7 @@
 """From search studies to tables: pure functions, with Student-t intervals and paired tests over seeds.
 
 Degradations are fractions: the clean accuracy of the same defence and seed minus the attacked one. Candidates of one
-defence share their seeds, so every difference is paired. ``byzantine`` is b = f, the attackers that the defence was told.
+defence share their seeds, so every difference is paired. ``byzantine`` is b, in mode breakdown also the tolerated f.
 """
 
 import json
@@ -16,6 +16,7 @@ import pandas as pd
 
 from pipeline.intervals import holm, mean_of_all, p_greater, t_half_width
 from pipeline.search_results import StudyResult
+
 CELL = ["study", "mode", "defence", "byzantine"]
 WHAT = ["attack", "parameters", "strength"]
 EFFECT = ["degradation", "degradation_half_width"]
@@ -72,6 +73,19 @@ def search_tables(
         breakdown_curves(confirmed),
         transfer_table(studies, confidence),
     )
+
+
+def search_files(tables: SearchTables) -> dict[str, pd.DataFrame]:
+    """Return the tables that are not empty, by the name of their file."""
+    named = {
+        "trials": tables.trials,
+        "confirmation": tables.confirmed,
+        "literature_and_found": tables.compared,
+        "pareto": tables.front,
+        "breakdown": tables.breakdown,
+        "transfer": tables.transfer,
+    }
+    return {name: table for name, table in named.items() if not table.empty}
 
 
 def in_order(study: StudyResult, defences: Sequence[str]) -> StudyResult:
@@ -198,7 +212,8 @@ def non_dominated(rows: pd.DataFrame) -> np.ndarray:
     gained, shown = rows["degradation"].to_numpy(), rows["flagged"].to_numpy()
     as_good = (gained >= gained[:, None]) & (shown <= shown[:, None])
     better = (gained > gained[:, None]) | (shown < shown[:, None])
-    return ~(as_good & better).any(axis=1)
+    dominated: np.ndarray = np.any(as_good & better, axis=1)
+    return ~dominated
 
 
 def breakdown_curves(confirmed: pd.DataFrame) -> pd.DataFrame:
