@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from pipeline.simulation import Result
 
 CLEAN = 0.9
@@ -10,6 +12,11 @@ CLEAN = 0.9
 def hump(strength: float, peak: float) -> float:
     """The damage of a strength: largest at ``peak``, a decade to either side almost none."""
     return 0.7 * math.exp(-((math.log10(strength / peak) / 0.4) ** 2))
+
+
+def visible(strength: float) -> float:
+    """The share of flagged vectors: it grows with the strength."""
+    return strength / (1 + strength)
 
 
 class Training:
@@ -22,7 +29,7 @@ class Training:
         self.damage, self.fails_after = damage, fails_after
         self.trained = []
 
-    def __call__(self, cells, dataset, execution, watch):
+    def __call__(self, cells, dataset, execution, watch, detect=False):
         for position, cell in enumerate(cells):
             if len(self.trained) == self.fails_after:
                 raise KeyboardInterrupt
@@ -30,7 +37,8 @@ class Training:
             validation = self.accuracy(cell)
             diverged = float(cell.strength > 50)
             final = {"validation_accuracy": validation, "test_accuracy": validation - 0.05, "diverged": diverged}
-            yield [position], [Result({}, [], {}, final)]
+            steps = {"flagged": np.array([0.0, 2 * visible(cell.strength)])} if detect else {}
+            yield [position], [Result(steps, [], {}, final)]
 
     def accuracy(self, cell) -> float:
         clean = CLEAN - 0.01 * (cell.seed % 7) - 0.001 * len(cell.defence.rule.name)

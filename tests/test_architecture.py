@@ -37,19 +37,20 @@ FAMILIES = {
     "aggregators": ["base", "__init__", "coordinatewise", "distance", "iterative", "selection", "spectral", "subsets"],
     "images": ["base", "__init__", "downloaded", "offline"],
     "attacks": ["space", "base", "__init__", "bounded", "noise", "omniscient", "history", "optimal", "poisoning"],
-    "search": ["__init__", "study", "samplers", "measure", "finalists", "stage"],
+    "search": ["__init__", "study", "samplers", "measure", "finalists", "stage", "bench"],
 }
 SIMULATOR = [name for layer in LAYERS[:10] for name in layer]  # what runs on a bare GPU machine
 OWNERS = {
     "mlflow": {"tracking", "tracking_runs"},
-    "optuna": {"search.samplers"},
+    "optuna": {"search.bench", "search.samplers"},
     "matplotlib": {"figures", "partition_figures", "search_figures"},
     "pandas": {
         *("analysis", "figures", "heterogeneity", "intervals", "published", "report_text"),
-        *("search_figures", "search_report", "search_tables"),
-        *("search.finalists", "search.measure", "search.stage", "search_results", "tracking", "tracking_runs"),
+        *("search.bench", "search.finalists", "search.measure", "search.stage"),
+        *("search_figures", "search_report", "search_results", "search_tables"),
+        *("tracking", "tracking_runs"),
     },
-    "scipy": {"intervals"},
+    "scipy": {"intervals", "search.bench"},
     "sklearn": {"images.offline"},
     "torchvision": {"images.downloaded"},
     "ruamel": {"params"},

@@ -1,0 +1,168 @@
+"""How good the search is: what each sampler finds, against an exhaustive grid of strengths.
+
+``python -m pipeline.search.bench truth 51`` trains a logarithmic grid of 51 strengths for every study of mode strength
+and every defence of params.yaml, and writes ``benchmarks/search_truth.csv``; a finer grid of 101 or 201 holds the
+coarser one, and what is trained already is remembered. ``python -m pipeline.search.bench samplers`` then lets every
+sampler search those tables instead of training, and writes ``benchmarks/search.json``.
+
+The objective of the search is the mean over the seeds of ``search.seeds``; the truth is the mean over these and
+``EXTRA`` further ones. Regret: the largest true mean degradation of the grid minus that at the strength chosen.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from optuna.samplers import BaseSampler
+from scipy.special import stdtrit
+
+from pipeline import dataset
+from pipeline.attacks import Range
+from pipeline.evaluator import Evaluator
+from pipeline.files import file_hash, root, write_json, write_text
+from pipeline.params import Params, load
+from pipeline.paths import DATASET
+from pipeline.search.measure import measure
+from pipeline.search.samplers import Asker, sampler
+from pipeline.search.study import Candidate, Study
+from pipeline.search_checks import SAMPLERS
+
+TRUTH, RESULT = Path("benchmarks/search_truth.csv"), Path("benchmarks/search.json")
+EXTRA = 2  # seeds of the truth that the search does not see
+BUDGETS = (24, 48)
+SAMPLER_SEEDS = 20
+CONFIDENCE = 0.95
+
+
+def truth(here: Path, params: Params, count: int) -> None:
+    """Train ``count`` strengths for every study, defence and seed; write the table."""
+    data_hash = file_hash(here / DATASET)
+    evaluator = Evaluator(here, params.execution, dataset.load(here / DATASET), data_hash)
+    tables = [_table(study, evaluator, count) for study in _studies(_with_seeds(params))]
+    write_text(here / TRUTH, pd.concat(tables).to_csv(index=False))
+
+
+def _with_seeds(params: Params) -> Params:
+    seeds = params.search.seeds
+    more = tuple(range(max(seeds) + 1, max(seeds) + 1 + EXTRA))
+    return params.model_copy(update={"search": params.search.replace(seeds=(*seeds, *more))})
+
+
+def _studies(params: Params) -> Iterator[Study]:
+    for name in params.search.studies:
+        if params.studies[name].mode == "strength":
+            yield Study(params, name)
+
+
+def _table(study: Study, evaluator: Evaluator, count: int) -> pd.DataFrame:
+    """Return the degradation for every defence, strength and seed of one study."""
+    candidates = [
+        Candidate(target, 0, "", point.attack, {**point.parameters, "strength": strength})
+        for target in study.targets
+        for point in study.startup(target.byzantine)[:1]
+        for strength in _grid(study, point.attack, count)
+    ]
+    rows = measure(study, candidates, "validation", evaluator, f"truth {study.name}")
+    strengths = [json.loads(parameters)["strength"] for parameters in rows["parameters"]]
+    rows = rows.assign(study=study.name, strength=strengths)
+    return rows[["study", "defence", "strength", "seed", "degradation"]]
+
+
+def _grid(study: Study, attack: str, count: int) -> list[float]:
+    space = study.spaces[attack]["strength"]
+    assert isinstance(space, Range)
+    return [float(f"{strength:.6g}") for strength in np.geomspace(space.low, space.high, count)]
+
+
+def samplers(here: Path, params: Params) -> None:
+    """Let every sampler search the tables of the truth; write the regret of each at every budget."""
+    rows = pd.read_csv(here / TRUTH)
+    runs = [
+        run
+        for study in _studies(params)
+        for defence in params.search.defences
+        for name in SAMPLERS["strength"]
+        for run in _runs(study, rows[(rows["study"] == study.name) & (rows["defence"] == defence)], name)
+    ]
+    write_json(here / RESULT, _summary(pd.DataFrame(runs), rows))
+
+
+def _runs(study: Study, rows: pd.DataFrame, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the regret of one sampler on one table, for every seed of the sampler and every budget."""
+    search = study.params.search
+    true = rows.groupby("strength")["degradation"].mean()
+    seen = rows[rows["seed"].isin(search.seeds)].groupby("strength")["degradation"].mean()
+    for seed in range(SAMPLER_SEEDS):
+        found = _found(study, seen, sampler(name, seed, search.batch, search.batch))
+        for budget, strength in found.items():
+            yield {
+                "study": study.name,
+                "defence": rows["defence"].iloc[0],
+                "sampler": name,
+                "seed": seed,
+                "trials": budget,
+                "regret": true.max() - true[strength],
+                "search_regret": seen.max() - seen[strength],
+                "floor": true.max() - true[seen.idxmax()],
+            }
+
+
+def _found(study: Study, seen: pd.Series, proposes: BaseSampler) -> dict[int, float]:
+    """Return the strength with the largest mean degradation of the first trials, for every budget."""
+    (byzantine,) = study.threats
+    asker = Asker(study.spaces, study.startup(byzantine), proposes, ["maximize"])
+    grid, tried = seen.index.to_numpy(), []
+    for _ in range(0, max(BUDGETS), study.params.search.batch):
+        for trial, proposal in asker.ask(study.params.search.batch).items():
+            nearest = grid[np.abs(np.log(grid / float(proposal.parameters["strength"]))).argmin()]
+            asker.tell(trial, [float(seen[nearest])])
+            tried.append(float(nearest))
+    return {budget: max(tried[:budget], key=lambda strength: float(seen[strength])) for budget in BUDGETS}
+
+
+def _summary(runs: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the regret of every sampler and budget: mean over the tables, interval over the sampler's seeds."""
+    return {
+        "strengths": int(rows.groupby("study")["strength"].nunique().max()),
+        "tables": int(rows.groupby(["study", "defence"]).ngroups),
+        "truth_seeds": sorted(int(seed) for seed in rows["seed"].unique()),
+        "sampler_seeds": SAMPLER_SEEDS,
+        "confidence": CONFIDENCE,
+        "floor": float(runs.groupby(["study", "defence"])["floor"].first().mean()),
+        "samplers": [_result(of_sampler) for _, of_sampler in runs.groupby(["sampler", "trials"])],
+    }
+
+
+def _result(runs: pd.DataFrame) -> dict[str, Any]:
+    """Return what one sampler reached at one budget."""
+    tables = runs.groupby(["study", "defence"])[["regret"]].mean().reset_index().to_dict("records")
+    return {
+        "sampler": str(runs["sampler"].iloc[0]),
+        "trials": int(runs["trials"].iloc[0]),
+        **_mean_and_half_width(runs, "regret"),
+        **_mean_and_half_width(runs, "search_regret"),
+        "tables": {f"{row['study']}.{row['defence']}": row["regret"] for row in tables},
+    }
+
+
+def _mean_and_half_width(runs: pd.DataFrame, column: str) -> dict[str, float]:
+    of_seed = runs.groupby("seed")[column].mean()
+    half = stdtrit(len(of_seed) - 1, (1 + CONFIDENCE) / 2) * of_seed.std(ddof=1) / np.sqrt(len(of_seed))
+    return {column: float(of_seed.mean()), f"{column}_half_width": float(half)}
+
+
+def main(arguments: list[str]) -> None:
+    """Run what the command line names."""
+    here = root()
+    if arguments[0] == "truth":
+        truth(here, load(here / "params.yaml"), int(arguments[1]))
+    else:
+        samplers(here, load(here / "params.yaml"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
