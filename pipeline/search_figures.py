@@ -335,7 +335,7 @@ def transfer_heatmap(transfer: pd.DataFrame, title: str) -> Figure:
     axes.spines[:].set_visible(False)
     axes.set(xlabel="applied to", ylabel="found for")
     axes.set_title(title)
-    figure.colorbar(image, label=f"mean {DEGRADATION}", pad=0.02)
+    figure.colorbar(image, label="degradation (points)", pad=0.02)
     return figure
 
 
