@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pipeline.attacks import TunableAttack, VectorAttack
+from pipeline.attacks import Space, TunableAttack, VectorAttack
 from pipeline.attacks.space import holds, values_of
+from pipeline.cell import Threat
 from pipeline.errors import UserError
 from pipeline.registry import allowed
 
@@ -57,33 +58,43 @@ def _threat_fits(sections: Sections) -> Iterator[str]:
     for path, study in _used(sections):
         if study.mode == "breakdown" and threat.sampled is not None:
             yield f"threat.sampled = {threat.sampled}: {path} varies f up to half of all workers; it should be null"
-        if study.mode != "breakdown" and threat.byzantine == 0:
-            yield f"threat.byzantine = 0: {path} has no Byzantine workers to search an attack for"
+        if study.mode == "stealth" and threat.byzantine == 0:
+            yield f"threat.byzantine = 0: {path} needs Byzantine vectors that a filter can flag"
 
 
 def _spaces_fit(sections: Sections) -> Iterator[str]:
+    trials = sections["search"].trials
     for path, study in _used(sections):
-        for name in study.attacks:
-            if name in sections["attacks"]:
-                yield from _space_fits(sections, sections["attacks"][name], f"{path}.space.{name}", study)
+        published = 0
+        for name in sorted(set(study.attacks) & set(sections["attacks"])):
+            attack, here = sections["attacks"][name], f"{path}.space.{name}"
+            try:
+                space = attack.searched(study.space.get(name, {}), here) if isinstance(attack, VectorAttack) else {}
+            except UserError as error:
+                yield from str(error).splitlines()
+                continue
+            if not space:
+                yield f"{here}: {attack.name!r} has nothing to search; name its parameters here"
+            first = _published(attack, space, sections["threat"])
+            published += len(first)
+            yield from _values_fit(attack, space, first, sections["threat"], here)
+        if published > trials:
+            yield f"search.trials = {trials}: {path} tries {published} published values first"
 
 
-def _space_fits(sections: Sections, attack: Any, path: str, study: Any) -> Iterator[str]:
-    threat, name = sections["threat"], path.rsplit(".", 1)[-1]
-    try:
-        space = attack.searched(study.space.get(name, {}), path) if isinstance(attack, VectorAttack) else {}
-    except UserError as error:
-        yield from str(error).splitlines()
-        return
-    if not space:
-        yield f"{path.replace('.space.', '.attacks: ')!s}: there is nothing to search in {attack.name!r}"
-        return
-    published = attack.literature(threat.received, threat.tolerated) if isinstance(attack, TunableAttack) else ()
-    base = {parameter: getattr(attack, parameter) for parameter in space if parameter != "strength"}
-    for parameter, value in [*base.items(), *(("strength", theta) for theta in published)]:
-        if not holds(space[parameter], value):
-            yield f"{path}.{parameter}: should hold {value}, which is tried first"
+def _published(attack: Any, space: Space, threat: Threat) -> list[dict[str, Any]]:
+    """Return the values of what is searched that are tried first."""
+    base = {parameter: getattr(attack, parameter) for parameter in space}
+    if not isinstance(attack, TunableAttack):
+        return [base]
+    return [{**base, "strength": theta} for theta in attack.literature(threat.received, threat.tolerated)]
+
+
+def _values_fit(attack: Any, space: Space, first: list[dict[str, Any]], threat: Threat, path: str) -> Iterator[str]:
     for parameter, entry in space.items():
+        for value in {values[parameter] for values in first}:
+            if not holds(entry, value):
+                yield f"{path}.{parameter}: should hold {value}, which is tried first"
         for value in values_of(entry):
             unmet = attack.replace(**{parameter: value}).unmet(threat.honest, threat.sampled is not None)
             if unmet:

@@ -54,11 +54,11 @@ def read_study(root: Path, params: Params, name: str) -> StudyResult:
     titles = [title for title in COLUMNS if title != "transfer" or with_transfer]
     try:
         description: dict[str, Any] = read_json(folder / "study.json")
-        made_with = {key: value for key, value in description.items() if key not in ("key", "stopped_after")}
         tables = {title: _read(folder, title) for title in titles}
+        made_with = {key: value for key, value in description.items() if key not in ("key", "stopped_after")}
     except FileNotFoundError:
         raise UserError(f"{folder}: no such result; {again}") from None
-    except (OSError, AttributeError, KeyError, ValueError, TypeError) as error:
+    except (OSError, AttributeError, ValueError, TypeError) as error:
         raise UserError(f"{folder}: not a whole result ({error}); {again}") from None
     if made_with != _as_json(study.description()):
         raise UserError(f"{folder}: searched with other parameters than params.yaml states; {again}")

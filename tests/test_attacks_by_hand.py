@@ -144,7 +144,7 @@ def test_a_mimic_of_a_worker_that_is_not_there_is_refused():
     assert ALL["mimic target"].unmet(2, sampled=False) is None
     assert "threat.sampled should be null" in ALL["mimic target"].unmet(2, sampled=True)
     assert ALL["mimic target"].unmet(1, sampled=False) == "target = 1: there are 1 honest workers, counted from 0"
-    wrong = {"attacks.ipm": {"name": "mimic", "warmup": 0, "target": 5}, "search.attacks": []}
+    wrong = {"attacks.ipm": {"name": "mimic", "warmup": 0, "target": 5}, "search.studies": []}
     with pytest.raises(UserError, match=r"attacks\.ipm\.target = 5: there are 5 honest workers"):
         parameters(wrong)
 
@@ -178,5 +178,5 @@ def test_rop_is_its_slow_twin_with_a_previous_aggregate(fields, step):
 
 
 def test_an_attack_without_a_strength_trains_at_strength_1():
-    raw = {"attacks.ipm": {"name": "zero"}, "search.attacks": []}
+    raw = {"attacks.ipm": {"name": "zero"}, "search.studies": []}
     assert cell("ipm", changes=raw).strength == 1.0

@@ -57,6 +57,8 @@ CHANGES = {
     "training.evaluate_every": 5,
     "attack": ATTACKS.parse({"name": "ipm", "strength": 10.0}, ""),
     "attack.strength": ATTACKS.parse({"name": "sign_flip", "strength": 9.0}, ""),
+    "attack.start": ATTACKS.parse({"name": "sign_flip", "strength": 10.0, "start": 1}, ""),
+    "attack.ramp": ATTACKS.parse({"name": "sign_flip", "strength": 10.0, "ramp": 1}, ""),
     "attack.own": ATTACKS.parse({"name": "sign_flip", "strength": 10.0, "own": True}, ""),
     "seed": 1,
 }
@@ -156,7 +158,8 @@ def keys() -> dict[str, str]:
         ("aggregators/iterative.py", {"alie against geometric_median"}),
         ("attacks/omniscient.py", set(CELLS) - {"none against median"}),
         ("attacks/poisoning.py", {"none against median"}),
-        ("search.py", set()),
+        ("search/stage.py", set()),
+        ("search_checks.py", set()),
         ("execution.py", set()),
         ("store.py", set()),
         ("plan.py", set()),
@@ -174,7 +177,7 @@ def test_the_key_changes_with_the_source_that_computes_the_cell_and_no_other(fil
 
 def test_the_resolved_default_strength_is_in_the_content():
     default, given = cell("ipm"), cell("ipm", changes={"attacks.ipm.strength": 0.1})
-    assert default.content()["attack"] == {"name": "ipm", "strength": 0.1}
+    assert default.content()["attack"] == {"name": "ipm", "strength": 0.1, "start": 0, "ramp": 0}
     assert default.key("data") == given.key("data")
     assert cell("alie").content()["attack"]["strength"] == pytest.approx(0.2533, abs=1e-4)  # Phi^-1(3 / 5)
     with pytest.raises(UserError, match="no default strength"):

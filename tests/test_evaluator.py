@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from fabricated import Training
+from fabricated import Training, visible
 from support import blobs, cell, parameters, train
 
 from pipeline.evaluator import Evaluator, Outcome
@@ -44,6 +44,15 @@ def test_each_split_has_its_own_outcome(training, tmp_path):
     assert test.accuracy == pytest.approx(validation.accuracy - 0.05)
 
 
+def test_what_a_filter_flags_is_measured_when_it_is_asked_for(training, tmp_path):
+    (before,) = evaluator(tmp_path).outcomes(CELLS[:1], "validation", "")
+    (after,) = evaluator(tmp_path).outcomes(CELLS[:1], "validation", "", detect=True)
+    assert before.flagged is None
+    assert after == (*before[:2], visible(CELLS[0].strength))
+    assert evaluator(tmp_path).outcomes(CELLS[:1], "validation", "") == [after]
+    assert len(training.trained) == 2
+
+
 def test_other_data_are_another_evaluation(training, tmp_path):
     evaluator(tmp_path, "data").outcomes(CELLS, "test", "")
     evaluator(tmp_path, "other data").outcomes(CELLS, "test", "")
@@ -65,7 +74,7 @@ def test_a_damaged_memory_is_trained_anew(damage, training, tmp_path):
     (file,) = (path for path in (tmp_path / ".cellcache").rglob("*.json"))
     file.write_text(damage, encoding="latin-1")
     assert evaluator(tmp_path).outcomes(CELLS[:1], "test", "") == [before]
-    assert json.loads(file.read_text()) == {"accuracy": before.accuracy, "diverged": before.diverged}
+    assert json.loads(file.read_text()) == {"accuracy": before.accuracy, "diverged": False, "flagged": None}
 
 
 def test_real_training_gives_the_final_metrics(tmp_path):

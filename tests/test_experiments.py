@@ -10,10 +10,12 @@ from pipeline.params import load, override
 from pipeline.published import read_published
 
 FOLDERS = sorted(path.parent for path in (ROOT / "experiments").glob("*/params.yaml"))
+SEARCHES = {"breakdown_digits": "breakdown", "stealth_digits": "stealth", "worst_digits": "worst"}
 README = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
 SYNTHETIC = re.findall(r"^python -m pipeline set '(data\.source=.*)'$", README, flags=re.MULTILINE)
 QUICK = re.search(r"`python -m pipeline set '(training\.steps=[^']*)'`", README).group(1)
-EVERY_EXPERIMENT = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+PAPERS = [folder for folder in FOLDERS if folder.name not in SEARCHES]
+EVERY_PAPER = pytest.mark.parametrize("folder", PAPERS, ids=lambda folder: folder.name)
 
 
 def copied(folder, tmp_path):
@@ -29,7 +31,7 @@ def published_file(folder):
 
 
 def test_the_published_settings_are_there_and_explained():
-    names = [folder.name for folder in FOLDERS]
+    names = [folder.name for folder in PAPERS]
     assert names == [
         "bucketing_beta_0",
         "bucketing_beta_09",
@@ -41,7 +43,20 @@ def test_the_published_settings_are_there_and_explained():
     assert [name for name in names if f"| `{name}` |" not in README] == []
 
 
-@EVERY_EXPERIMENT
+@pytest.mark.parametrize("name", SEARCHES)
+def test_the_searches_on_digits_are_valid_and_explained(name):
+    params = load(ROOT / "experiments" / name / "params.yaml")
+    assert {params.studies[study].mode for study in params.search.studies} == {SEARCHES[name]}
+    assert params.data.source.name == "digits"
+    assert set(params.grid.attacks) == set(params.attacks)
+    assert f"| `{name}` |" in README
+    schedules = [
+        bounds for space in params.studies[params.search.studies[0]].space.values() for bounds in space.values()
+    ]
+    assert all(bounds in ((0, params.training.steps // 2), (-1,)) for bounds in schedules)
+
+
+@EVERY_PAPER
 def test_the_parameters_are_valid_and_the_model_fits_the_images(folder):
     params = load(folder / "params.yaml")
     images = params.data.source.format
@@ -51,7 +66,7 @@ def test_the_parameters_are_valid_and_the_model_fits_the_images(folder):
     assert set(params.grid.partitions) == set(params.partitions)
 
 
-@EVERY_EXPERIMENT
+@EVERY_PAPER
 def test_published_numbers_belong_to_the_grid(folder):
     path = published_file(folder)
     if path is None:
@@ -90,7 +105,7 @@ def test_every_published_cell_of_the_bucketing_paper_is_there():
         assert len(read_published(ROOT / "experiments" / name / "published.csv")) == 5 * 4 * 2
 
 
-@EVERY_EXPERIMENT
+@EVERY_PAPER
 def test_the_documented_commands_replace_the_images_by_synthetic_ones_of_the_same_form(folder, tmp_path):
     path = copied(folder, tmp_path)
     real = load(path).data.source.format

@@ -32,7 +32,7 @@ def run(monkeypatch, *arguments: str) -> int:
     [
         (["train", "nope"], "error: train nope: not in grid.attacks; one of 'none', "),
         (["train", "aile"], "did you mean 'alie'?"),
-        (["search", "label_flip"], "error: search label_flip: not in search.attacks; one of 'sign_flip', "),
+        (["search", "label_flip"], "error: search label_flip: not in search.studies; one of 'sign_flip', "),
         (["prepare"], "no such file; run `dvc repro download`"),
         (["search", "alie"], "dataset.safetensors: no such file; run `dvc repro prepare`"),
         (["set", "training.stpes=3"], "error: training.stpes=3: should be path=value"),

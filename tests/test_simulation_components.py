@@ -21,7 +21,7 @@ NEEDED = {
 
 def of(changes, seeds=(0, 1)):
     """Cells of two seeds and two defences under the attack and partition that ``changes`` put in place."""
-    small = {"search.attacks": [], **changes}
+    small = {"search.studies": [], **changes}
     return [
         cell("ipm", defence, "alpha_03", seed, small) for defence in ("median", "nnm_trimmed_mean") for seed in seeds
     ]
@@ -62,7 +62,7 @@ def test_partitions_with_shares_of_different_sizes_share_a_batch():
 
 
 def test_no_worker_reads_beyond_its_share():
-    changes = {"partitions.alpha_03": {"name": "dirichlet_by_class", "alpha": 0.5, "minimum": 3}, "search.attacks": []}
+    changes = {"partitions.alpha_03": {"name": "dirichlet_by_class", "alpha": 0.5, "minimum": 3}, "search.studies": []}
     cells = [cell("none", "median", "alpha_03", seed, changes) for seed in range(3)]
     program = build(cells, DATASET, vmap_gradients, CPU)
     for r, one in enumerate(cells):
@@ -73,13 +73,14 @@ def test_no_worker_reads_beyond_its_share():
 
 
 def test_with_honest_holders_byzantine_workers_read_shares_of_honest_ones():
-    changes = {"partitions.alpha_03": {"name": "iid", "holders": "honest"}, "search.attacks": []}
+    changes = {"partitions.alpha_03": {"name": "iid", "holders": "honest"}, "search.studies": []}
     program = build([cell("none", "median", "alpha_03", 0, changes)], DATASET, vmap_gradients, CPU)
     assert program.held.shape == (1, 7, 140 // 5)
     assert torch.equal(program.held[:, 5:], program.held[:, :2])
     assert not torch.equal(program.drawn[:, :, 5:], program.drawn[:, :, :2])
 
 
-def test_an_attack_without_a_strength_cannot_be_searched():
-    with pytest.raises(UserError, match=r"search\.attacks: 'ipm' has no strength to search"):
-        parameters({"attacks.ipm": {"name": "zero"}, "search.attacks": ["ipm"]})
+@pytest.mark.parametrize("name", ["zero", "label_flip", "none"])
+def test_an_attack_without_parameters_cannot_be_searched(name):
+    with pytest.raises(UserError, match=rf"studies\.ipm\.space\.ipm: '{name}' has nothing to search"):
+        parameters({"attacks.ipm": {"name": name}, "search.studies": ["ipm"]})

@@ -67,7 +67,9 @@ def _entry(kind: Any, declared: Range | Choice | None, values: Sequence[Value], 
 
 def values_of(entry: Range | Choice) -> tuple[Value, ...]:
     """Return the ends of a range, or all choices."""
-    return (entry.low, entry.high) if isinstance(entry, Range) else entry.values
+    if isinstance(entry, Choice):
+        return entry.values
+    return (int(entry.low), int(entry.high)) if entry.whole else (entry.low, entry.high)
 
 
 def holds(entry: Range | Choice, value: Value) -> bool:

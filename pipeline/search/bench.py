@@ -94,8 +94,8 @@ def samplers(here: Path, params: Params) -> None:
 def _runs(study: Study, rows: pd.DataFrame, name: str) -> Iterator[dict[str, Any]]:
     """Yield the regret of one sampler on one table, for every seed of the sampler and every budget."""
     search = study.params.search
-    true = rows.groupby("strength")["degradation"].mean()
-    seen = rows[rows["seed"].isin(search.seeds)].groupby("strength")["degradation"].mean()
+    true, seen = _means(rows), _means(rows[rows["seed"].isin(search.seeds)])
+    best = max(seen, key=seen.__getitem__)
     for seed in range(SAMPLER_SEEDS):
         found = _found(study, seen, sampler(name, seed, search.batch, search.batch))
         for budget, strength in found.items():
@@ -105,23 +105,29 @@ def _runs(study: Study, rows: pd.DataFrame, name: str) -> Iterator[dict[str, Any
                 "sampler": name,
                 "seed": seed,
                 "trials": budget,
-                "regret": true.max() - true[strength],
-                "search_regret": seen.max() - seen[strength],
-                "floor": true.max() - true[seen.idxmax()],
+                "regret": max(true.values()) - true[strength],
+                "search_regret": seen[best] - seen[strength],
+                "floor": max(true.values()) - true[best],
             }
 
 
-def _found(study: Study, seen: pd.Series, proposes: BaseSampler) -> dict[int, float]:
+def _means(rows: pd.DataFrame) -> dict[float, float]:
+    """Return the mean degradation of every strength."""
+    means = rows.groupby("strength")["degradation"].mean()
+    return dict(zip(means.index.tolist(), means.tolist(), strict=True))
+
+
+def _found(study: Study, seen: dict[float, float], proposes: BaseSampler) -> dict[int, float]:
     """Return the strength with the largest mean degradation of the first trials, for every budget."""
     (byzantine,) = study.threats
     asker = Asker(study.spaces, study.startup(byzantine), proposes, ["maximize"])
-    grid, tried = seen.index.to_numpy(), []
+    grid, tried = np.array(list(seen)), []
     for _ in range(0, max(BUDGETS), study.params.search.batch):
         for trial, proposal in asker.ask(study.params.search.batch).items():
-            nearest = grid[np.abs(np.log(grid / float(proposal.parameters["strength"]))).argmin()]
-            asker.tell(trial, [float(seen[nearest])])
-            tried.append(float(nearest))
-    return {budget: max(tried[:budget], key=lambda strength: float(seen[strength])) for budget in BUDGETS}
+            nearest = float(grid[np.abs(np.log(grid / float(proposal.parameters["strength"]))).argmin()])
+            asker.tell(trial, [seen[nearest]])
+            tried.append(nearest)
+    return {budget: max(tried[:budget], key=seen.__getitem__) for budget in BUDGETS}
 
 
 def _summary(runs: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:

@@ -27,8 +27,8 @@ DIRECTIONS: dict[str, Direction] = {"degradation": "maximize", "flagged": "minim
 
 def search_study(root: Path, params: Params, name: str) -> None:
     """Search, confirm and transfer; write the tables, then ``study.json``."""
-    study, data_hash = Study(params, name), file_hash(root / DATASET)
-    evaluator = Evaluator(root, params.execution, dataset.load(root / DATASET), data_hash)
+    data, data_hash = dataset.load(root / DATASET), file_hash(root / DATASET)
+    study, evaluator = Study(params, name), Evaluator(root, params.execution, data, data_hash)
     trials = _search(study, evaluator)
     chosen = finalists(study, trials)
     confirmed = measure(study, chosen, "test", evaluator, f"confirm {name}")
