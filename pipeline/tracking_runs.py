@@ -29,7 +29,6 @@ class Experiment(NamedTuple):
 DESCRIPTION = "mlflow.note.content"
 GROUP = ("tags.`defence`", "tags.`partition`")
 TRAINING = ("test_accuracy", "test_accuracy_min", "test_accuracy_sd", "diverged")
-CONFIRMED = ("confirmed_degradation_literature", "confirmed_degradation_found", "literature_strength", "found_strength")
 # The analysis has an experiment of its own: its metrics would be empty columns beside the training runs.
 EXPERIMENTS = {
     "train": Experiment(
@@ -39,8 +38,12 @@ EXPERIMENTS = {
     ),
     "search": Experiment(
         "byzantine-search",
-        "A run for each attack and defence: the search for the strength that hurts most.",
-        (*(f"metrics.`{name}`" for name in CONFIRMED), *GROUP),
+        "A run for each study, and below it one for each trial: the search for the attack that hurts most.",
+        (
+            *(f"metrics.`{name}`" for name in ("degradation", "attacked_accuracy", "diverged")),
+            *(f"params.`{name}`" for name in ("defence", "byzantine", "attack", "strength", "origin", "trial")),
+            "tags.`study`",
+        ),
     ),
     "analysis": Experiment("byzantine-analysis", "Summary, figures and report over all results.", ()),
 }
@@ -155,43 +158,6 @@ def _by_seed(records: Sequence[Record], tables: Sequence[Mapping[str, np.ndarray
         [pd.DataFrame({"seed": seed, **columns}) for seed, columns in zip(seeds, tables, strict=True)],
         ignore_index=True,
     )
-
-
-def search_runs(folder: Path) -> list[tuple[Heading, Content]]:
-    """Return a run for each defence of the search in ``folder``."""
-    study = read_json(folder / "study.json")
-    trials, confirmation = pd.read_csv(folder / "trials.csv"), pd.read_csv(folder / "confirmation.csv")
-    return [
-        (
-            _search_heading(study, str(defence)),
-            _search_content(rows, confirmation[confirmation["defence"] == defence]),
-        )
-        for defence, rows in trials.groupby("defence", sort=False)
-    ]
-
-
-def _search_heading(study: Mapping[str, Any], defence: str) -> Heading:
-    return Heading(
-        name=f"{defence} | {study['attack']} | {study['partition']}",
-        key=content_hash([study["key"], defence]),
-        tags={"defence": defence, "partition": study["partition"]},
-        params=flatten(study["content"]),
-    )
-
-
-def _search_content(trials: pd.DataFrame, confirmation: pd.DataFrame) -> Content:
-    means = trials.groupby("trial")[["strength", "degradation"]].mean()
-    means["best_degradation"] = means["degradation"].cummax()
-    points = [
-        Point(name, trial, float(value))
-        for name in ("strength", "degradation", "best_degradation")
-        for trial, value in zip(means.index.tolist(), means[name], strict=True)
-    ]
-    last = int(means.index[-1])
-    for candidate, row in confirmation.groupby("candidate")[["strength", "degradation"]].mean().iterrows():
-        points.append(Point(f"{candidate}_strength", last, float(row["strength"])))
-        points.append(Point(f"confirmed_degradation_{candidate}", last, float(row["degradation"])))
-    return Content(finite(points), {"trials.csv": _csv(trials), "confirmation.csv": _csv(confirmation)})
 
 
 def analysis_run(summary: Path, reports: Path) -> tuple[Heading, Content]:

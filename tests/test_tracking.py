@@ -14,8 +14,9 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from pipeline.errors import UserError
-from pipeline.tracking import Tracker, uri
+from pipeline.tracking import Tracker
 from pipeline.tracking_runs import EXPERIMENTS
+from pipeline.tracking_store import uri
 
 PROJECT = Path(__file__).parents[1]
 
