@@ -208,7 +208,7 @@ def band(
 
 def panels(count: int, height: float, xlabel: str) -> tuple[Figure, list[Axes]]:
     """Return a figure of panels of that height (inches), up to three side by side, that share their axes."""
-    columns = min(3, count)
+    columns = 2 if count == 4 else min(3, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(WIDTH, 0.9 + height * rows))
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()

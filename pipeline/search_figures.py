@@ -95,7 +95,8 @@ def strengths(
     defences = list(trials["defence"].unique())
     figure, grid = panels(len(defences), 1.75, axis.label)
     tried, rerun = (_split(table, axis.parameter) for table in (trials, confirmed))
-    dashes = _dashes(tried)
+    dashes, published = _dashes(tried), tried[tried["origin"] == "literature"]
+    further = bool(published.groupby(["defence", "byzantine"])["x"].nunique().gt(1).any())
     for axes, defence in zip(grid, defences, strict=True):
         _strength_panel(axes, tried[tried["defence"] == defence], dashes, styles[defence].color)
         _confirmed_marks(axes, rerun[rerun["defence"] == defence])
@@ -106,7 +107,7 @@ def strengths(
     grid[0].set_ylim(_range(tried, rerun[rerun["candidate"].isin([LITERATURE, FOUND])]))
     figure.supylabel(DEGRADATION, fontsize=8)
     figure.suptitle(title, fontsize=8.5)
-    figure.legend(handles=_strength_key(dashes), loc="outside lower center", ncols=3)
+    figure.legend(handles=_strength_key(dashes, further), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -156,15 +157,17 @@ def _outlined(marker: str, size: float, colour: str = "black") -> dict[str, Any]
     return {"color": colour, "marker": marker, "markersize": size, "markerfacecolor": "white", "linestyle": "none"}
 
 
-def _strength_key(dashes: Mapping[str, Any]) -> list[Any]:
+def _strength_key(dashes: Mapping[str, Any], further: bool) -> list[Any]:
+    """Return the legend; ``further`` if there is more than one published value."""
     handles = {
         "trial (validation)": Line2D([], [], **_dot(GREY, 2.5)),
         "interval": Patch(color=GREY, alpha=0.25, linewidth=0),
         "literature's default": Line2D([], [], color=GREY, linewidth=0.9, linestyle=DEFAULT),
-        "further published value": Line2D([], [], color=GREY, linewidth=0.9, linestyle=FURTHER),
         "default, confirmed (test)": Line2D([], [], **_outlined("s", 5)),
         "found, confirmed (test)": Line2D([], [], **_outlined("*", 9)),
     }
+    if further:
+        handles["further published value"] = Line2D([], [], color=GREY, linewidth=0.9, linestyle=FURTHER)
     if len(dashes) > 1:
         handles |= {others: Line2D([], [], color=GREY, linestyle=dash) for others, dash in dashes.items()}
     return [_labelled(handle, label) for label, handle in handles.items()]
@@ -190,6 +193,7 @@ def dumbbells(compared: pd.DataFrame, title: str, styles: dict[str, LineStyle], 
             axes.text(1.02, place, mark, transform=axes.get_yaxis_transform(), va="center", fontsize=7)
         axes.axvline(0, color=GREY, linewidth=0.6, zorder=0)
         axes.set_title(study)
+    grid[0].xaxis.set_major_locator(MaxNLocator(5))
     grid[0].set_yticks(range(len(defences)), defences)
     grid[0].set_ylim(len(defences) - 0.5, -0.5)
     low, high = grid[0].get_xlim()
@@ -282,7 +286,9 @@ def breakdowns(curves: pd.DataFrame, title: str, styles: dict[str, LineStyle]) -
     """Draw degradation against the number of attackers of one study: a panel a defence."""
     defences, most = list(curves["defence"].unique()), int(curves["byzantine"].max())
     figure, grid = panels(len(defences), 1.75, "attackers, b = f")
-    found = {defence: rows for defence, rows in curves[curves["candidate"] == FOUND].groupby("defence", sort=False)}
+    found = {
+        str(defence): rows for defence, rows in curves[curves["candidate"] == FOUND].groupby("defence", sort=False)
+    }
     for axes, defence in zip(grid, defences, strict=True):
         for other in defences:
             axes.plot(
@@ -300,18 +306,21 @@ def breakdowns(curves: pd.DataFrame, title: str, styles: dict[str, LineStyle]) -
     grid[0].set_ylim(_range(curves))
     figure.supylabel(DEGRADATION, fontsize=8)
     figure.suptitle(title, fontsize=8.5)
-    figure.legend(handles=_breakdown_key(), loc="outside lower center", ncols=3)
+    ends = {int(rows["byzantine"].max()) for rows in found.values()}
+    figure.legend(handles=_breakdown_key(len(ends) > 1), loc="outside lower center", ncols=3)
     return figure
 
 
-def _breakdown_key() -> list[Any]:
+def _breakdown_key(refused: bool) -> list[Any]:
+    """Return the legend; ``refused`` if some defence does not tolerate all."""
     handles = {
         "found anew at each f": Line2D([], [], color="black", marker="o", markersize=2.5),
         "literature's default": Line2D([], [], color=GREY, marker="o", markersize=2.5, linestyle=DASHED),
         "interval": Patch(color=GREY, alpha=0.25, linewidth=0),
         "found, other defences": Line2D([], [], color=GREY, alpha=0.3, linewidth=0.7),
-        "not tolerated": Patch(**NOT_TOLERATED),
     }
+    if refused:
+        handles["not tolerated"] = Patch(**NOT_TOLERATED)
     return [_labelled(handle, label) for label, handle in handles.items()]
 
 

@@ -15,6 +15,7 @@ from pipeline.search_results import StudyResult
 from pipeline.search_tables import FOUND, LITERATURE, SearchTables
 from pipeline.wording import Section, listed, markdown, percent
 
+SHORT = 30  # letters that leave room for the rest of a title beside them
 NO_CANDIDATE = ["n/a", "n/a", "n/a"]  # where the literature gives no strength
 MEASURED = ["accuracy (%)", "degradation (points)"]
 
@@ -95,7 +96,8 @@ class Frame:
 
     def title(self, what: str) -> str:
         """Return the title of a figure with intervals."""
-        return f"{what}:\npartition {self.partition}, mean and {self.setting.interval}"
+        between = "\n" if len(what) > SHORT else " "
+        return f"{what}:{between}partition {self.partition}, mean and {self.setting.interval}"
 
 
 def sections(search: SearchTables, studies: Sequence[StudyResult], frame: Frame) -> list[Section]:
@@ -223,9 +225,7 @@ def _strengths(search: SearchTables, studies: Sequence[StudyResult], frame: Fram
 def _fronts(search: SearchTables, studies: Sequence[StudyResult], frame: Frame) -> Section:
     figures = {}
     for study in studies:
-        title = (
-            f"Damage against detectability, study {study.name}, {frame.partition}: mean and {frame.setting.interval}"
-        )
+        title = frame.title(f"Damage against detectability, study {study.name}")
         trials, front, confirmed = (_of(table, study) for table in (search.trials, search.front, search.confirmed))
         figures[f"front.{study.name}"] = search_figures.fronts(trials, front, confirmed, title, frame.styles)
     header = ["study", "defence", "attack", "flagged (%)", "degradation", "flagged (%), test", "degradation, test"]

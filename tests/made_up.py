@@ -25,7 +25,7 @@ def params(**grid):
     raw["training"] |= {"steps": STEPS, "evaluate_every": EVERY}
     raw["grid"] |= {"attacks": ["none", "ipm"], "defences": ["mean", "krum"], "seeds": [0, 1, 2]}
     raw["grid"] |= {"partitions": ["alpha_03"], **grid}
-    raw["search"]["attacks"] = ["ipm"]
+    raw["search"]["studies"] = ["ipm"]
     return parameters.validate(raw)
 
 
