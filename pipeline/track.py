@@ -27,8 +27,8 @@ def track(root: Path, params: Params) -> None:
     figures = root / "reports" / "figures"
     for name in params.search.studies:
         pictures = sorted(figures.rglob(f"*.{name}.png")) + sorted(figures.rglob(f"*.{name}.*.png"))
-        run, trials = study_runs(read_study(root, params, name), root / "results" / "search" / name, pictures)
-        tracker.publish_search(name, run, trials)
+        study = read_study(root, params, name)
+        tracker.publish_search(name, study_runs(study, root / "results" / "search" / name, pictures))
     tracker.retire_rows(params.grid.attacks, params.search.studies)
     tracker.publish_analysis(root / "results" / "summary.json", root / "reports")
     report = [root / "results" / "summary.json", root / "reports" / "report.md", root / "reports" / "cells.csv"]

@@ -32,10 +32,12 @@ from pipeline.store import Record, groups
 from pipeline.tracking_runs import (
     DESCRIPTION,
     EXPERIMENTS,
+    VIEW,
     Content,
     Experiment,
     Heading,
     Point,
+    StudyRuns,
     analysis_run,
     experiment_tags,
     group_content,
@@ -50,7 +52,6 @@ ROW = {"train": "attack", "search": "study"}  # the tag that names a row of a st
 DIGEST_LENGTH = 8  # what MLflow itself uses: it shows the digest in the table of runs
 PARENT, SOURCE = "mlflow.parentRunId", "mlflow.source.name"
 
-Whole = tuple[Heading, Content]
 ToPublish = tuple[Heading, Callable[[], Content]]
 
 
@@ -99,19 +100,20 @@ class Tracker:
             runs.append((heading, partial(group_content, members)))
         self._publish("train", attack, runs, len(records))
 
-    def publish_search(self, study: str, run: Whole, trials: Sequence[Whole]) -> None:
-        """Make MLflow hold exactly this study: ``run``, and below it one for each of ``trials``."""
-        heading, content = run
-        wanted = {heading.key, *(trial.key for trial, _ in trials)}
+    def publish_search(self, study: str, runs: StudyRuns) -> None:
+        """Make MLflow hold exactly this study."""
+        heading, content = runs.study
+        wanted = {heading.key, *(trial.key for trial, _ in runs.trials)}
         with self._lock:
             found = self._runs("search", study)
             whole = wanted <= {run.data.tags["cell_key"] for run in found if run.info.status == "FINISHED"}
             self._supersede(found, wanted if whole else ())
             if not whole:
                 parent = self.start("search", study, heading, self._outer)
-                for trial, measured in trials:
+                for trial, measured in runs.trials:
                     self._log_trial(study, trial, measured, parent)
                 self.complete(parent, content)
+                self._client.set_experiment_tag(self._experiments["search"], f"{VIEW}{study}", runs.view)
 
     def _log_trial(self, study: str, heading: Heading, content: Content, parent: str) -> None:
         """Log a whole run in three calls: there are hundreds."""
@@ -141,9 +143,12 @@ class Tracker:
         """Delete the runs of attacks that are no longer trained, and of studies that are no longer made."""
         with self._lock:
             for stage, rows in (("train", trained), ("search", searched)):
-                for run in self._runs(stage):
-                    if run.data.tags.get(ROW[stage]) not in rows:
-                        self._client.delete_run(run.info.run_id)
+                gone = [run for run in self._runs(stage) if run.data.tags.get(ROW[stage]) not in rows]
+                for run in gone:
+                    self._client.delete_run(run.info.run_id)
+                views = {f"{VIEW}{run.data.tags.get(ROW[stage])}" for run in gone}
+                for view in views & self._client.get_experiment(self._experiments[stage]).tags.keys():
+                    self._client.delete_experiment_tag(self._experiments[stage], view)
 
     def start(self, stage: str, row: str, heading: Heading, parent: str | None) -> str:
         """Create a run with all but its results, and return its id."""

@@ -19,31 +19,30 @@ from pipeline.store import Record
 
 
 class Experiment(NamedTuple):
-    """An experiment of MLflow, and the columns of the view of its runs that is saved with it."""
+    """An experiment of MLflow, with the columns and the filter of the view of its runs that is saved with it."""
 
     name: str
     description: str
     columns: tuple[str, ...]
+    filter: str = ""
 
 
 DESCRIPTION = "mlflow.note.content"
-GROUP = ("tags.`defence`", "tags.`partition`")
+VIEW = "mlflow.sharedViewState."
 TRAINING = ("test_accuracy", "test_accuracy_min", "test_accuracy_sd", "diverged")
+CONFIRMED = ("confirmed_degradation_literature", "confirmed_degradation_found", "trials")
 # The analysis has an experiment of its own: its metrics would be empty columns beside the training runs.
 EXPERIMENTS = {
     "train": Experiment(
         "byzantine-training",
         "A run for each attack, defence and partition: the mean over its seeds.",
-        (*(f"metrics.`{name}`" for name in TRAINING), "params.`attack.strength`", *GROUP),
+        (*(f"metrics.`{name}`" for name in TRAINING), "params.`attack.strength`", "tags.`defence`", "tags.`partition`"),
     ),
     "search": Experiment(
         "byzantine-search",
-        "A run for each study, and below it one for each trial: the search for the attack that hurts most.",
-        (
-            *(f"metrics.`{name}`" for name in ("degradation", "attacked_accuracy", "diverged")),
-            *(f"params.`{name}`" for name in ("defence", "byzantine", "attack", "strength", "origin", "trial")),
-            "tags.`study`",
-        ),
+        "A run for each study, the search for the attack that hurts most, and below it one for each trial.",
+        (*(f"metrics.`{name}`" for name in CONFIRMED), "tags.`study`", "tags.`mode`", "tags.`partition`"),
+        "tags.mode LIKE '%'",
     ),
     "analysis": Experiment("byzantine-analysis", "Summary, figures and report over all results.", ()),
 }
@@ -53,10 +52,14 @@ def experiment_tags(experiment: Experiment) -> dict[str, str]:
     """Return the description, and where columns are given, a saved view with them: MLflow shows no metric by itself."""
     tags = {DESCRIPTION: experiment.description, "mlflow.experimentKind": "custom_model_development"}
     if experiment.columns:
-        state = json.dumps({"selectedColumns": experiment.columns})
-        view = {"name": "Results", "createdAt": int(time.time() * 1000), "state": state}
-        tags["mlflow.sharedViewState.results"] = json.dumps(view)
+        state = {"selectedColumns": experiment.columns, "searchFilter": experiment.filter}
+        tags[f"{VIEW}results"] = view("Results", state)
     return tags
+
+
+def view(name: str, state: Mapping[str, Any]) -> str:
+    """Return a saved view of the runs of an experiment, as MLflow's pages keep it in a tag."""
+    return json.dumps({"name": name, "createdAt": int(time.time() * 1000), "state": json.dumps(state)})
 
 
 class Point(NamedTuple):
@@ -90,6 +93,17 @@ class Content:
 
     points: list[Point]
     artifacts: dict[str, bytes]
+
+
+Whole = tuple[Heading, Content]
+
+
+class StudyRuns(NamedTuple):
+    """What MLflow shows of a study: its own run, one for each trial, and a saved view of these."""
+
+    study: Whole
+    trials: list[Whole]
+    view: str
 
 
 def group_heading(cells: Sequence[Planned], keys: Sequence[str]) -> Heading:

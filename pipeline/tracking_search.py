@@ -11,15 +11,14 @@ import pandas as pd
 
 from pipeline.files import content_hash
 from pipeline.search_results import StudyResult
-from pipeline.tracking_runs import Content, Heading, Point, finite, flatten
+from pipeline.tracking_runs import Content, Heading, Point, StudyRuns, Whole, finite, flatten, view
 
-Whole = tuple[Heading, Content]
 TRIAL = ["defence", "byzantine", "trial", "origin", "attack", "parameters"]
 MEASURED = ["degradation", "attacked_accuracy", "clean_accuracy", "flagged"]
 
 
-def study_runs(study: StudyResult, folder: Path, pictures: Sequence[Path]) -> tuple[Whole, list[Whole]]:
-    """Return the run of a study and a run for every trial.
+def study_runs(study: StudyResult, folder: Path, pictures: Sequence[Path]) -> StudyRuns:
+    """Return the run of a study, a run for every trial, and a view that draws the trials.
 
     Args:
         study: What was found.
@@ -27,17 +26,43 @@ def study_runs(study: StudyResult, folder: Path, pictures: Sequence[Path]) -> tu
         pictures: Of this study.
     """
     heading, content = _study_run(study, folder, pictures)
-    return (heading, content), list(_trial_runs(study, heading.key))
+    return StudyRuns((heading, content), list(_trial_runs(study, heading.key)), _trials_view(study))
+
+
+def _trials_view(study: StudyResult) -> str:
+    """Return a view of the trials of one study: the largest degradation first, parallel coordinates and a scatter."""
+    parameters = sorted({name for space in study.description["spaces"].values() for name in space})
+    names = ["defence", *(["attack"] if study.description["mode"] == "worst" else []), "origin", *parameters]
+    section = {"uuid": "trials", "name": "Trials", "display": True, "isReordered": True, "columns": 1}
+    common = {"metricSectionId": "trials", "runsCountToCompare": 100, "deleted": False, "isGenerated": False}
+    parallel = {"uuid": "parallel", "type": "PARALLEL", "showAllRuns": True, **common}
+    parallel |= {"selectedParams": names, "selectedMetrics": ["attacked_accuracy", "degradation"]}
+    scatter = {"uuid": "scatter", "type": "SCATTER", **common}
+    scatter |= {"xaxis": {"key": parameters[-1], "type": "PARAM"}, "yaxis": {"key": "degradation", "type": "METRIC"}}
+    state = {
+        "selectedColumns": [*(f"metrics.`{name}`" for name in MEASURED), *(f"params.`{name}`" for name in names)],
+        "searchFilter": f"tags.study = '{study.name}' AND tags.defence LIKE '%'",
+        "orderByKey": "metrics.`degradation`",  # an order other than by time does not hide trials below their study
+        "orderByAsc": False,
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunSections": [section],
+        "compareRunCharts": [parallel, scatter],
+        "isAccordionReordered": True,
+    }
+    return view(f"Trials of {study.name}", state)
 
 
 def _study_run(study: StudyResult, folder: Path, pictures: Sequence[Path]) -> Whole:
     """Return what was searched, the best and the confirmed values, files and pictures.
 
-    Metrics are named ``<what>/<defence>``; their step is b, the number of Byzantine workers: a breakdown is a curve.
+    Metrics are named ``<what>/<defence>``, their means over the defences ``<what>``; the step is b, the number of
+    Byzantine workers, so that a breakdown is a curve.
     """
     description = study.description
     artifacts = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     artifacts |= {f"figures/{path.name}": path.read_bytes() for path in pictures}
+    count = len(study.trials.groupby(["defence", "byzantine", "trial"]))
+    points = [Point("trials", 0, float(count)), *_best(study.trials)]
     digests = {name: sha256(data).hexdigest() for name, data in artifacts.items()}
     heading = Heading(
         name=f"{study.name} | {description['partition']}",
@@ -45,7 +70,7 @@ def _study_run(study: StudyResult, folder: Path, pictures: Sequence[Path]) -> Wh
         tags={"mode": description["mode"], "partition": description["partition"]},
         params=flatten({name: value for name, value in description.items() if name not in ("key", "absent")}),
     )
-    return heading, Content(finite([*_best(study.trials), *_confirmed(study.confirmation)]), artifacts)
+    return heading, Content(finite([*points, *_confirmed(study.confirmation)]), artifacts)
 
 
 def _best(trials: pd.DataFrame) -> Iterator[Point]:
@@ -63,6 +88,9 @@ def _confirmed(confirmation: pd.DataFrame) -> Iterator[Point]:
         yield Point(f"confirmed_degradation_{candidate}/{defence}", byzantine, float(row["degradation"]))
         strength = json.loads(row["parameters"]).get("strength", math.nan)
         yield Point(f"strength_{candidate}/{defence}", byzantine, float(strength))
+    over_defences = means.groupby(["candidate", "byzantine"], sort=False)["degradation"].mean().reset_index()
+    for row in over_defences.to_dict("records"):
+        yield Point(f"confirmed_degradation_{row['candidate']}", row["byzantine"], float(row["degradation"]))
 
 
 def _trial_runs(study: StudyResult, key: str) -> Iterator[Whole]:
