@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import analysis, dataset, figures, heterogeneity
+from pipeline import analysis, dataset, figures, heterogeneity, search_export
 from pipeline.analysis import Tables
 from pipeline.dataset import Dataset
 from pipeline.execution import device
@@ -18,7 +18,7 @@ from pipeline.paths import CACHE, DATASET
 from pipeline.plan import grid_row
 from pipeline.published import beside, read_published
 from pipeline.report_text import Findings, Sections, report
-from pipeline.search_report import Frame
+from pipeline.search_report import READ_OPTUNA, Frame
 from pipeline.search_report import sections as search_sections
 from pipeline.search_results import read_study
 from pipeline.search_tables import search_files, search_tables
@@ -42,7 +42,7 @@ def analyse(root: Path, params: Params) -> None:
             write_json(folder / f"{name}.json", row)
     with _whole_folder(root, root / "reports") as folder:
         _write_tables(folder, findings)
-        sections = draw(params, data, findings)
+        sections = draw(params, data, findings, folder / "figures")
         for name, figure in [named for section in sections.all() for named in section.figures.items()]:
             figures.save(figure, folder / "figures" / f"{name}.png")
         write_text(folder / "report.md", report(params, findings, sections))
@@ -98,16 +98,22 @@ def draw_labels(params: Params, data: Dataset) -> Section:
     return Section("How the partitions differ", READ_LABELS, maps)
 
 
-def draw(params: Params, data: Dataset, findings: Findings) -> Sections:
-    """Draw every figure of the report."""
+def draw(params: Params, data: Dataset, findings: Findings, folder: Path) -> Sections:
+    """Draw every figure of the report; Optuna's own are written to ``folder``."""
     setting = Setting(1 / params.data.source.format.classes, params.analysis.confidence, params.training.steps)
     styles, search = figures.line_styles(params.defences), findings.tables.search
     frame = Frame(params.search.partition, styles, setting)
     return Sections(
         draw_labels(params, data),
         _draw_grid(params, findings.tables, styles, setting),
-        search_sections(search, findings.studies, frame) if search else [],
+        [*search_sections(search, findings.studies, frame), _draw_by_optuna(findings, folder)] if search else [],
     )
+
+
+def _draw_by_optuna(findings: Findings, folder: Path) -> Section:
+    paths = [path for study in findings.studies for path in search_export.draw(folder / "search", study)]
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    return Section("How the search went", READ_OPTUNA, {}, drawn=names)
 
 
 def _draw_grid(params: Params, tables: Tables, styles: dict[str, LineStyle], setting: Setting) -> list[Section]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline import dataset, store
+from pipeline import dataset, search_export, store
 from pipeline.files import file_hash, write_json
 from pipeline.params import Params
 from pipeline.paths import DATASET
@@ -25,10 +25,12 @@ def track(root: Path, params: Params) -> None:
         tracker.publish_row(attack, records)
         imported[f"train {attack}"] = [record.key for record in records]
     figures = root / "reports" / "figures"
-    for name in params.search.studies:
+    studies = [read_study(root, params, name) for name in params.search.studies]
+    for study in studies:
+        name = study.name
         pictures = sorted(figures.rglob(f"*.{name}.png")) + sorted(figures.rglob(f"*.{name}.*.png"))
-        study = read_study(root, params, name)
         tracker.publish_search(name, study_runs(study, root / "results" / "search" / name, pictures))
+    search_export.export(root / "tracking" / "optuna.db", studies)
     tracker.retire_rows(params.grid.attacks, params.search.studies)
     tracker.publish_analysis(root / "results" / "summary.json", root / "reports")
     report = [root / "results" / "summary.json", root / "reports" / "report.md", root / "reports" / "cells.csv"]

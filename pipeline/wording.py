@@ -16,12 +16,14 @@ class Section:
         reading: How to read the figures.
         figures: By file name (without ending).
         table: What stands before them, in Markdown; empty for nothing.
+        drawn: Names of further figures, whose files others write.
     """
 
     heading: str
     reading: str
     figures: Mapping[str, Figure]
     table: str = ""
+    drawn: Sequence[str] = ()
 
     def markdown(self) -> list[str]:
         """Return the paragraphs, with links to the figures."""
@@ -29,7 +31,7 @@ class Section:
 
     def links(self) -> list[str]:
         """Return a link to every figure."""
-        return [f"![{self.heading}: {name}](figures/{name}.png)" for name in self.figures]
+        return [f"![{self.heading}: {name}](figures/{name}.png)" for name in (*self.figures, *self.drawn)]
 
 
 def described(content: Mapping[str, Any], leave_out: Sequence[str] = ()) -> str:

@@ -111,7 +111,7 @@ def results(root, params) -> Path:
     return root
 
 
-def undrawn(params, data, findings) -> Sections:
+def undrawn(params, data, findings, folder) -> Sections:
     """Take the place of ``report.draw`` where only text and tables matter: drawing all takes seconds."""
     return Sections(report.draw_labels(params, data), [], [])
 

@@ -25,7 +25,7 @@ LAYERS = [
     ["evaluator"],
     ["search"],
     ["intervals", "search_results"],
-    ["search_tables"],
+    ["search_export", "search_tables"],
     ["analysis", "tracking_runs"],
     ["figures", "heterogeneity", "published", "tracking_search", "tracking_store"],
     ["partition_figures", "search_figures", "tracking", "wording"],
@@ -43,12 +43,12 @@ FAMILIES = {
 SIMULATOR = [name for layer in LAYERS[:10] for name in layer]  # what runs on a bare GPU machine
 OWNERS = {
     "mlflow": {"tracking", "tracking_runs"},
-    "optuna": {"search.bench", "search.samplers"},
-    "matplotlib": {"figures", "partition_figures", "search_figures"},
+    "optuna": {"search.bench", "search.samplers", "search_export"},
+    "matplotlib": {"figures", "partition_figures", "search_export", "search_figures"},
     "pandas": {
         *("analysis", "figures", "heterogeneity", "intervals", "published", "report_text"),
         *("search.bench", "search.finalists", "search.measure", "search.stage"),
-        *("search_figures", "search_report", "search_results", "search_tables"),
+        *("search_export", "search_figures", "search_report", "search_results", "search_tables"),
         *("tracking_runs", "tracking_search"),
     },
     "scipy": {"intervals", "search.bench"},

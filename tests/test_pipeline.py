@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 ROOT = Path(__file__).parent.parent
 SMALL = (
     "training.steps=6 training.evaluate_every=3 grid.attacks=[none,ipm] grid.defences=[mean,krum] "
-    "grid.partitions=[alpha_03] grid.seeds=[0,1] search.attacks=[ipm] search.defences=[mean,krum] search.trials=3 "
+    "grid.partitions=[alpha_03] grid.seeds=[0,1] search.studies=[ipm] search.defences=[mean,krum] search.trials=3 "
     "search.batch=3 search.seeds=[100] search.confirmation_seeds=[200,201]"
 )
 pytestmark = [
@@ -144,7 +144,7 @@ def test_one_changed_strength_retrains_only_its_row_and_back_again(project):
 
 
 def test_a_dropped_defence_and_a_dropped_attack_leave_no_trace(project):
-    project.stage("set", "grid.defences=[mean] search.defences=[mean] grid.attacks=[none] search.attacks=[]")
+    project.stage("set", "grid.defences=[mean] search.defences=[mean] grid.attacks=[none] search.studies=[]")
     project.repro()
     cells = pd.read_csv(project.folder / "reports/cells.csv")
     assert set(cells["defence"]) == {"mean"}

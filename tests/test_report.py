@@ -54,6 +54,8 @@ def test_writes_every_output(analysed):
         "reports/figures/strength.alie.png",
         "reports/figures/transfer.sign_flip.png",
         "reports/figures/transfer.alie.png",
+        "reports/figures/search/history.sign_flip.png",
+        "reports/figures/search/history.alie.png",
     }
     plots = {path.stem for path in (analysed / "reports" / "plots").iterdir()}
     assert plots == {f"{p}.{a}" for p in ("iid", "alpha_03") for a in ("none", "sign_flip", "ipm")}
@@ -108,7 +110,9 @@ def test_plots_have_the_columns_that_dvc_reads(analysed):
 def test_report_names_every_figure_and_no_other(analysed):
     text = (analysed / "reports" / "report.md").read_text(encoding="utf-8")
     named = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
-    assert sorted(named) == sorted(f"figures/{path.name}" for path in (analysed / "reports" / "figures").iterdir())
+    assert sorted(named) == sorted(
+        path.relative_to(analysed / "reports").as_posix() for path in (analysed / "reports" / "figures").rglob("*.png")
+    )
 
 
 def test_links_of_the_report_exist(analysed):
@@ -232,8 +236,8 @@ def tables(findings):
     return findings.tables
 
 
-def test_nothing_is_clipped_and_legends_stand_outside_the_data(findings):
-    sections = report.draw(PARAMS, blobs(), findings)
+def test_nothing_is_clipped_and_legends_stand_outside_the_data(findings, tmp_path):
+    sections = report.draw(PARAMS, blobs(), findings, tmp_path)
     for name, figure in [named for section in sections.all() for named in section.figures.items()]:
         figure.draw_without_rendering()
         drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()

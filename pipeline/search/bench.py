@@ -53,9 +53,13 @@ def _with_seeds(params: Params) -> Params:
 
 
 def _studies(params: Params) -> Iterator[Study]:
-    for name in params.search.studies:
-        if params.studies[name].mode == "strength":
-            yield Study(params, name)
+    """Yield the studies of mode strength, everything but the strength fixed as in ``attacks``."""
+    for name, declared in params.studies.items():
+        if name in params.search.studies and declared.mode == "strength":
+            ((attack, space),) = Study(params, name).spaces.items()
+            values = {p: (getattr(params.attacks[attack], p),) for p in space if p != "strength"}
+            fixed = declared.replace(space={attack: {**declared.space.get(attack, {}), **values}})
+            yield Study(params.model_copy(update={"studies": {**params.studies, name: fixed}}), name)
 
 
 def _table(study: Study, evaluator: Evaluator, count: int) -> pd.DataFrame:

@@ -1,0 +1,87 @@
+"""The studies in Optuna's own form: every trial with its values, written once, opened again."""
+
+import json
+
+import matplotlib
+import optuna
+import pytest
+from fabricated import Training, hump
+from support import parameters
+from test_search import SETTINGS, searched
+from test_search_modes import BREAKDOWN, STEALTH, WORST
+
+from pipeline.search_export import draw, export
+from pipeline.search_results import read_study
+
+BOTH_SIDES = {"studies.alie": {"mode": "strength", "attacks": ["alie"]}, "threat": WORST["threat"]}
+STUDIES = {"ipm": {}, "alie": BOTH_SIDES, "worst": WORST, "hidden": STEALTH, "curve": BREAKDOWN}
+
+
+def damage(cell) -> float:
+    return hump(cell.strength, 5.0)
+
+
+@pytest.fixture(scope="module", params=STUDIES)
+def result(request, tmp_path_factory):
+    root, name = tmp_path_factory.mktemp("root"), request.param
+    changes = {**STUDIES[name], "search.trials": 12}
+    with pytest.MonkeyPatch.context() as patch:
+        searched(root, patch, Training(damage), name, **changes)
+    return read_study(root, parameters({**SETTINGS, **changes}), name)
+
+
+def opened(path):
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
+    studies = {
+        name: optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)
+    }
+    trials = {name: (study.directions, study.get_trials()) for name, study in studies.items()}
+    storage.engine.dispose()
+    return trials
+
+
+def test_the_database_holds_every_trial_with_its_mean_and_parameters(result, tmp_path):
+    export(tmp_path / "optuna.db", [result])
+    held = opened(tmp_path / "optuna.db")
+    for (defence, byzantine), rows in result.trials.groupby(["defence", "byzantine"]):
+        suffix = f".f{byzantine}" if result.name == "curve" else ""
+        directions, trials = held.pop(f"{result.name}.{defence}{suffix}")
+        assert [direction.name for direction in directions] == ["MAXIMIZE", "MINIMIZE"][: len(directions)]
+        means = rows.groupby("trial")[["degradation", "flagged"]].mean()
+        assert [trial.values[0] for trial in trials] == pytest.approx(means["degradation"].tolist())
+        assert len(directions) == (2 if result.name == "hidden" else 1)
+        if result.name == "hidden":
+            assert [trial.values[1] for trial in trials] == pytest.approx(means["flagged"].tolist())
+        first = rows[rows["seed"] == 100]
+        for trial, (_, row) in zip(trials, first.iterrows(), strict=True):
+            assert trial.user_attrs["origin"] == row["origin"]
+            assert trial.user_attrs["seed 100"] == row["degradation"]
+            expected = json.loads(row["parameters"])
+            if result.name == "worst":
+                assert trial.params["attack"] == row["attack"]
+                expected = {"attack": row["attack"], **{f"{row['attack']}.{k}": v for k, v in expected.items()}}
+            assert trial.params == expected
+    assert held == {}
+
+
+def test_what_is_there_is_kept_and_what_changed_is_written_anew(result, tmp_path):
+    path = tmp_path / "optuna.db"
+    export(path, [result])
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    export(path, [result])
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+    result.description["key"] = "another"
+    export(path, [result])
+    assert path.stat().st_mtime_ns != before[1]
+    assert [file.name for file in tmp_path.iterdir()] == ["optuna.db"]
+
+
+def test_the_plots_are_drawn_and_leave_the_style_alone(result, tmp_path):
+    matplotlib.use("agg")
+    style = dict(matplotlib.rcParams)
+    drawn = draw(tmp_path, result)
+    assert dict(matplotlib.rcParams) == style
+    assert drawn[0] == tmp_path / f"history.{result.name}.png"
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+    several = ["importance.alie.median.png", "importance.alie.krum.png"] if result.name == "alie" else []
+    assert sorted(path.name for path in drawn[1:]) == sorted(several)
