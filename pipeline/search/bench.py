@@ -11,7 +11,7 @@ The objective of the search is the mean over the seeds of ``search.seeds``; the 
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +163,21 @@ def _mean_and_half_width(runs: pd.DataFrame, column: str) -> dict[str, float]:
     of_seed = runs.groupby("seed")[column].mean()
     half = stdtrit(len(of_seed) - 1, (1 + CONFIDENCE) / 2) * of_seed.std(ddof=1) / np.sqrt(len(of_seed))
     return {column: float(of_seed.mean()), f"{column}_half_width": float(half)}
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Return the regrets as a Markdown table, in points of accuracy, the least first."""
+    rows = sorted(result["samplers"], key=lambda row: (row["trials"], row["regret"]))
+    lines = [
+        f"| {row['trials']} | {row['sampler']} | {_points(row, 'regret')} | {_points(row, 'search_regret')} |"
+        for row in rows
+    ]
+    heading = "| trials | sampler | regret (points) | regret on the seeds of the search |"
+    return "\n".join([heading, "|---|---|---|---|", *lines])
+
+
+def _points(row: Mapping[str, Any], column: str) -> str:
+    return f"{100 * row[column]:.2f} ± {100 * row[f'{column}_half_width']:.2f}"
 
 
 def main(arguments: list[str]) -> None:
