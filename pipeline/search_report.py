@@ -18,10 +18,11 @@ from pipeline.wording import Section, listed, markdown, percent
 SHORT = 30  # letters that leave room for the rest of a title beside them
 READ_OPTUNA = (
     "Optuna's own pictures. History: every trial in its order, and the worst so far of each defence as a line; the "
-    "first trials are the literature and a grid, the sampler proposes the others. A line that still rises at its end says "
-    "that more trials might find more; one that is flat after the grid says that the sampler added nothing. Importance "
-    "(where several parameters vary): how much of the variance of the degradation over the trials a parameter "
-    "explains; it is an estimate from few trials, and says nothing about values that were not tried."
+    "first trials are the literature and a grid, the sampler proposes the others. A line that still rises at its "
+    "end says that more trials might find more; one that is flat after the grid says that the sampler added "
+    "nothing. Importance (where several parameters vary): how much of the variance of the degradation over the "
+    "trials a parameter explains; it is an estimate from few trials, and says nothing about values that were not "
+    "tried."
 )
 NO_CANDIDATE = ["n/a", "n/a", "n/a"]  # where the literature gives no strength
 MEASURED = ["accuracy (%)", "degradation (points)"]
