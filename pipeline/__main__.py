@@ -74,6 +74,15 @@ def _list(as_page: bool) -> None:
     print(catalogue.markdown() if as_page else catalogue.text(), end="")
 
 
+def _bench(here: Path, arguments: argparse.Namespace) -> None:
+    from pipeline.bench import command
+
+    if arguments.show:
+        command.show(arguments.show)
+    else:
+        command.bench(arguments.sections, here / arguments.out, arguments.threads, arguments.tiny)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description="One stage of the pipeline; see dvc.yaml.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -85,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     catalogue.add_argument("--markdown", action="store_true", help="the page docs/catalogue.md")
     change = commands.add_parser("set", help="change params.yaml, keeping its comments")
     change.add_argument("changes", help="blank-separated path=value, e.g. 'training.steps=50 grid.seeds=[0,1]'")
+    bench = commands.add_parser("bench", help="measure speed and memory, see docs/performance.md")
+    bench.add_argument("--sections", type=lambda names: names.split(","), default=[], help="separated by commas; all")
+    bench.add_argument("--tiny", action="store_true", help="toy sizes: does everything run?")
+    bench.add_argument("--threads", type=int, default=1, help="of torch on the CPU (default 1)")
+    bench.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the JSON files, one a device")
+    bench.add_argument("--show", type=Path, metavar="FILE", help="print the tables of a file, measure nothing")
     return parser
 
 
@@ -95,6 +110,9 @@ def _run(arguments: argparse.Namespace, here: Path) -> None:
         return
     if arguments.command == "list":
         _list(arguments.markdown)
+        return
+    if arguments.command == "bench":
+        _bench(here, arguments)
         return
     parameters = params.load(path)
     _check_published(here, parameters)

@@ -61,6 +61,7 @@ class Training(Schema):
     server_momentum: float = Field(ge=0, lt=1, description="of the server's velocity")
     weight_decay: float = Field(ge=0, description="L2 coefficient")
     evaluate_every: int = Field(ge=1, description="steps between evaluations on validation data")
+    tf32: bool = Field(description="whether a GPU may round the factors of products to 10 bits")
 
 
 class Cell(Schema):

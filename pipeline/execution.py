@@ -1,16 +1,24 @@
 """Where cells are trained, and in which batches."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from shutil import which
 
 import torch
 
 from pipeline.cell import Cell
+from pipeline.columns import fused
 from pipeline.dataset import Dataset
 from pipeline.errors import UserError
-from pipeline.gradients import BACKENDS
+from pipeline.files import root
+from pipeline.gradients import Backend, backend, vmap_gradients
 from pipeline.params import Execution
-from pipeline.plan import batches
+from pipeline.paths import CACHE
+from pipeline.plan import batches, work
 from pipeline.simulation import Result, Watch, run
+
+WORTH_COMPILING = 2e10  # numbers that the rules of a batch read; below, compiling takes longer than it saves
+CPU_SHARE, GPU_SHARE = 0.25, 0.8  # of the free memory, where execution.memory_gb sets no limit
 
 
 def device(name: str) -> torch.device:
@@ -24,6 +32,15 @@ def device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def memory(limit_gb: float | None, on: torch.device) -> float:
+    """Return how many bytes a batch of replicas may take: ``limit_gb``, or a share of what is free now."""
+    if limit_gb is not None:
+        return limit_gb * 1e9
+    if on.type == "cuda":
+        return GPU_SHARE * torch.cuda.mem_get_info()[0]
+    return CPU_SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def train(
     cells: Sequence[Cell],
     dataset: Dataset,
@@ -31,7 +48,7 @@ def train(
     watch: Callable[[list[int]], Watch],
     detect: bool = False,
 ) -> Iterator[tuple[list[int], list[Result]]]:
-    """Train ``cells`` batch by batch.
+    """Train ``cells`` batch by batch; a batch for which memory does not suffice is halved.
 
     Args:
         cells: In any order; equal defences side by side are applied at once.
@@ -42,9 +59,61 @@ def train(
 
     Yields:
         The positions in ``cells`` of a batch, with their results.
+
+    Raises:
+        UserError: Memory does not suffice for a single replica.
     """
-    # oneDNN chooses its kernels by shape: a replica's last bits would depend on its batch.
-    torch.backends.mkldnn.set_flags(False)  # type: ignore[no-untyped-call]
-    on, backend = device(execution.device), BACKENDS[execution.gradients]
-    for positions in batches(cells, dataset, execution.memory_gb):
-        yield positions, run([cells[p] for p in positions], dataset, backend, on, watch(positions), detect)
+    on = device(execution.device)
+    waiting = list(batches(cells, dataset, memory(execution.memory_gb, on)))
+    while waiting:
+        positions = waiting.pop(0)
+        try:
+            results = _train_batch([cells[p] for p in positions], dataset, execution, on, watch(positions), detect)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            results = None  # only outside this block does the error no longer hold the memory
+        if results is None:
+            waiting[:0] = _halves(positions, on)
+        else:
+            yield positions, results
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _halves(positions: list[int], on: torch.device) -> list[list[int]]:
+    if len(positions) == 1:
+        raise UserError(f"execution.device: the memory of {on} does not suffice for one replica of this model")
+    torch.cuda.empty_cache()
+    middle = len(positions) // 2
+    return [positions[:middle], positions[middle:]]
+
+
+def _train_batch(
+    cells: Sequence[Cell], dataset: Dataset, execution: Execution, on: torch.device, watch: Watch, detect: bool
+) -> list[Result]:
+    gradients = backend(execution.gradients, cells[0].model, on)
+    _set_precision(gradients, cells[0].training.tf32)
+    with fused(_worth_compiling(cells, dataset)):
+        return run(cells, dataset, gradients, on, watch, detect)
+
+
+def _set_precision(gradients: Backend, tf32: bool) -> None:
+    """Choose the kernels of PyTorch.
+
+    oneDNN chooses its own by shape: where replicas share a call, the last bits of one would depend on the others.
+    """
+    torch.backends.mkldnn.set_flags(gradients is not vmap_gradients)  # type: ignore[no-untyped-call]
+    precision = "tf32" if tf32 else "ieee"
+    torch.backends.cuda.matmul.fp32_precision = precision
+    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
+
+
+def _worth_compiling(cells: Sequence[Cell], dataset: Dataset) -> bool:
+    """Return whether compiling pays, with a compiler at hand whose results outlive the process."""
+    if len(cells) * work(cells[0], dataset) < WORTH_COMPILING or not any(map(which, ("g++", "clang++"))):
+        return False
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(root() / CACHE / "compiled"))
+    return True

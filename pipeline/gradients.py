@@ -1,4 +1,8 @@
-"""Every worker's gradient: by ``vmap`` over replicas and workers, or by the obvious loop that proves it right."""
+"""Every worker's gradient: by ``vmap`` over replicas and workers, or by the obvious loop that proves it right.
+
+Which is the fastest depends on the network and on the device (docs/performance.md). The choice is a fixed rule, so that
+a result does not depend on a measurement.
+"""
 
 from collections.abc import Callable
 
@@ -7,7 +11,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.nn.functional import cross_entropy
 
-from pipeline.models import Network
+from pipeline.models import Model, Network
 
 Gradients = tuple[Tensor, Tensor]
 Backend = Callable[[Network, Tensor, Tensor, Tensor], Gradients]
@@ -34,6 +38,16 @@ def vmap_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Ten
     return gradients, losses
 
 
+def replica_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Tensor) -> Gradients:
+    """Return the same as :func:`vmap_gradients`, one replica after the other."""
+    one_by_one = [
+        vmap_gradients(network, params[r : r + 1].clone(), inputs[r : r + 1], labels[r : r + 1])
+        for r in range(len(params))
+    ]
+    gradients, losses = zip(*one_by_one, strict=True)
+    return torch.cat(gradients), torch.cat(losses)
+
+
 def loop_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Tensor) -> Gradients:
     """Return the same as :func:`vmap_gradients`, one worker at a time by plain autograd: the reference."""
     gradients = torch.empty(*labels.shape[:2], network.size, dtype=params.dtype, device=params.device)
@@ -47,4 +61,11 @@ def loop_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Ten
     return gradients, losses
 
 
-BACKENDS: dict[str, Backend] = {"vmap": vmap_gradients, "loop": loop_gradients}
+BACKENDS: dict[str, Backend] = {"vmap": vmap_gradients, "replicas": replica_gradients, "loop": loop_gradients}
+
+
+def backend(name: str, model: Model, device: torch.device) -> Backend:
+    """Return the backend that ``execution.gradients`` stands for; "auto" is the fastest for this model and device."""
+    if name == "auto":
+        name = model.cpu_gradients if device.type == "cpu" else "vmap"
+    return BACKENDS[name]

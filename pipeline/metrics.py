@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from pipeline.dataset import Split
 from pipeline.models import Network
 from pipeline.partition import Shares
-from pipeline.vectors import norms
+from pipeline.vectors import norms, squared_distances_to
 
 SAMPLES_AT_ONCE = 1000
 
@@ -58,7 +58,7 @@ def diagnostics(honest: Tensor, losses: Tensor, aggregate: Tensor, byzantine_wei
         ``[metrics, R]``, in the order of ``STEP_METRICS``.
     """
     mean = honest.mean(dim=-2)
-    spread = (honest - mean[..., None, :]).square().sum(dim=-1).mean(dim=-1)
+    spread = squared_distances_to(mean, honest).mean(dim=-1).to(honest.dtype)
     error = norms(aggregate - mean)
     cosine = (aggregate * mean).sum(dim=-1) / (norms(aggregate) * norms(mean))
     return torch.stack([losses.mean(dim=-1), norms(mean), error, cosine, error.square() / spread, byzantine_weight])
@@ -86,12 +86,19 @@ def evaluate(network: Network, params: Tensor, split: Split) -> Evaluation:
     for start in range(0, len(split.labels), SAMPLES_AT_ONCE):
         piece = slice(start, start + SAMPLES_AT_ONCE)
         inputs, labels = split.inputs[piece], split.labels[piece]
-        logits = vmap(network.forward, in_dims=(0, None))(params, inputs)
+        logits = _logits(network, params, inputs)
         correct += (logits.argmax(dim=-1) == labels).sum(dim=-1)
         loss += vmap(cross_entropy, in_dims=(0, None))(logits, labels) * len(labels)
         finite &= logits.isfinite().all(dim=-1).all(dim=-1)
     samples, classes = len(split.labels), logits.shape[-1]
     return Evaluation(torch.where(finite, correct / samples, 1 / classes), loss / samples, ~finite)
+
+
+def _logits(network: Network, params: Tensor, inputs: Tensor) -> Tensor:
+    """Return ``[R, N, classes]``; a CPU is faster with one replica's convolutions at a time."""
+    if network.convolutional and params.device.type == "cpu":
+        return torch.stack([network.forward(replica.clone(), inputs) for replica in params])
+    return vmap(network.forward, in_dims=(0, None))(params, inputs)
 
 
 class Dissimilarity(NamedTuple):

@@ -13,6 +13,7 @@ from pipeline.registry import Component, Registry
 from pipeline.rng import torch_stream
 
 Shape = tuple[int, int, int]
+BackendName = Literal["vmap", "replicas", "loop"]
 
 
 class Network:
@@ -20,6 +21,7 @@ class Network:
 
     Attributes:
         size: d, the number of parameters.
+        convolutional: Whether a layer is a convolution.
 
     Example:
         >>> network = LogisticRegression().network(shape=(1, 8, 8), classes=10)
@@ -35,6 +37,7 @@ class Network:
         self.module = module.to("meta")
         self.shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
         self.size = sum(shape.numel() for shape in self.shapes.values())
+        self.convolutional = any(isinstance(layer, nn.Conv2d) for layer in module.modules())
 
     def forward(self, params: Tensor, inputs: Tensor) -> Tensor:
         """Return the logits of ``inputs`` under the flat ``params``."""
@@ -66,7 +69,12 @@ def _initial_parts(layer: nn.Module, stream: torch.Generator) -> list[Tensor]:
 
 
 class Model(Component):
-    """An architecture; its fields are its sizes."""
+    """An architecture; its fields are its sizes.
+
+    ``cpu_gradients`` is the backend (:mod:`pipeline.gradients`) that was measured to be the fastest on a CPU.
+    """
+
+    cpu_gradients: ClassVar[BackendName] = "vmap"
 
     def network(self, shape: Shape, classes: int) -> Network:
         """Return the network for images of ``shape`` (channels, height, width) and ``classes`` outputs."""
@@ -128,6 +136,7 @@ class MnistCnn(Model):
     """
 
     name: Literal["cnn_mnist"] = "cnn_mnist"
+    cpu_gradients: ClassVar[BackendName] = "replicas"
     formula: ClassVar[str] = "conv5(20), pool, conv5(50), pool, linear(500), linear"
     reference: ClassVar[str] = "the model cnn_mnist of ByzFL"
 
@@ -161,6 +170,7 @@ class CifarCnn(Model):
     """
 
     name: Literal["cnn_cifar"] = "cnn_cifar"
+    cpu_gradients: ClassVar[BackendName] = "loop"
     formula: ClassVar[str] = "2 x conv3(64), pool, 2 x conv3(128), pool, linear(128), linear; GroupNorm after each conv"
     reference: ClassVar[str] = "Xie et al., UAI 2019, arXiv:1903.03936; empire-cnn of ByzantineMomentum"
 
@@ -209,6 +219,7 @@ class ResidualNetwork(Model):
     ``widths`` are the channels of the stages, ``blocks`` is how many residual blocks each has.
     """
 
+    cpu_gradients: ClassVar[BackendName] = "loop"
     widths: ClassVar[tuple[int, ...]]
     blocks: ClassVar[int]
 

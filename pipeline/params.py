@@ -77,8 +77,8 @@ class Execution(Schema):
     """Where and how to compute; no part of any result's identity."""
 
     device: Literal["auto", "cpu", "cuda"]
-    memory_gb: float = Field(gt=0, description="memory a batch of replicas may take")
-    gradients: Literal["vmap", "loop"]
+    memory_gb: float | None = Field(gt=0, description="memory of a batch of replicas; null: a share of what is free")
+    gradients: Literal["auto", "vmap", "replicas", "loop"]
 
 
 class Params(Schema):

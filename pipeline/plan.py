@@ -68,13 +68,13 @@ def resolved(params: Params, attack: str) -> Attack:
     return named.resolved(n, f) if isinstance(named, TunableAttack) else named
 
 
-def batches(cells: Sequence[Cell], dataset: Dataset, memory_gb: float) -> Iterator[list[int]]:
-    """Yield the positions of the cells to train together: cells that can share a batch, as many as memory holds."""
+def batches(cells: Sequence[Cell], dataset: Dataset, memory: float) -> Iterator[list[int]]:
+    """Yield the positions of the cells to train together: that can share a batch, as many as ``memory`` bytes hold."""
     sharing: dict[str, list[int]] = {}
     for position, cell in enumerate(cells):
         sharing.setdefault(cell.shared, []).append(position)
     for positions in sharing.values():
-        size = max(1, int(memory_gb * 1e9 / replica_bytes(cells[positions[0]], dataset)))
+        size = max(1, int(memory / replica_bytes(cells[positions[0]], dataset)))
         yield from (positions[start : start + size] for start in range(0, len(positions), size))
 
 
@@ -84,6 +84,11 @@ def replica_bytes(cell: Cell, dataset: Dataset) -> int:
     vectors = cell.threat.workers * network.size
     samples = cell.threat.workers * cell.training.batch_size
     return 4 * (COPIES * vectors + ACTIVATION_COPIES * samples * activations(network, dataset.shape))
+
+
+def work(cell: Cell, dataset: Dataset) -> int:
+    """Return how many numbers the defence of one replica reads in a whole training."""
+    return cell.training.steps * cell.threat.received * cell.model.network(dataset.shape, dataset.classes).size
 
 
 def activations(network: Network, shape: Shape) -> int:

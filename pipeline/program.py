@@ -92,13 +92,13 @@ class Program:
     detect: bool
     byzantine_counts: list[int] | None
 
-    def counts(self, t: int) -> tuple[int, int]:
+    def counts(self, t: int | Tensor) -> tuple[int, int]:
         """Return how many honest and how many Byzantine workers take part in step t."""
         if self.byzantine_counts is None:
             return self.threat.honest, self.threat.byzantine
         return self.threat.received - self.byzantine_counts[t], self.byzantine_counts[t]
 
-    def present(self, t: int) -> Tensor | None:
+    def present(self, t: int | Tensor) -> Tensor | None:
         """Return which of the w computing workers take part in step t, ``[R, k]``, honest first; None for all."""
         if self.byzantine_counts is None:
             return None
@@ -109,9 +109,9 @@ class Program:
         others = self.threat.honest + subset(self.threat.byzantine, byzantine, stream.fork(1))
         return torch.cat([chosen, others], dim=-1)
 
-    def batch(self, t: int, present: Tensor | None) -> tuple[Tensor, Tensor]:
+    def batch(self, t: int | Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the inputs ``[R, k, B, C, H, W]`` and labels ``[R, k, B]`` of the workers ``present`` at step t."""
-        samples = take(self.held.gather(-1, self.drawn[self.stream, t]), present)
+        samples = take(self.held.gather(-1, at(self.drawn, t, dim=1)[self.stream]), present)
         labels = self.dataset.train.labels[samples]
         if isinstance(self.attack, DataAttack):
             h, _ = self.counts(t)
@@ -120,7 +120,7 @@ class Program:
         inputs = augment(self.training.augment, self.dataset.train.inputs[samples], self.images.fork(t))
         return inputs, labels
 
-    def byzantine(self, momentum: Tensor, state: State, t: int) -> tuple[Tensor, Any]:
+    def byzantine(self, momentum: Tensor, state: State, t: int | Tensor) -> tuple[Tensor, Any]:
         """Return the Byzantine vectors ``[R, b, d]`` and a memory, from the ``momentum [R, k, d]`` of those present."""
         h, b = self.counts(t)
         if not isinstance(self.attack, VectorAttack):
@@ -135,7 +135,7 @@ class Program:
             stream=self.adversary.fork(2 * t + 1),
         )
         crafted, memory = self.attack.craft(momentum, context, state.attack)
-        return crafted if self.ratios is None else scheduled(crafted, momentum, self.ratios[t]), memory
+        return crafted if self.ratios is None else scheduled(crafted, momentum, at(self.ratios, t)), memory
 
     def defend(self, sent: Tensor, states: tuple[Any, ...], stream: Stream) -> tuple[Tensor, tuple[Any, ...], Tensor]:
         """Return the aggregates, the memory of each defence, and the weight of each vector.
@@ -168,6 +168,11 @@ class Program:
         attack = self.attack.init_state(momentum) if isinstance(self.attack, VectorAttack) else None
         defences = tuple(defence.rule.init_state(previous[replicas]) for defence, replicas in self.defences)
         return State(self.initial, momentum, previous, torch.zeros_like(previous), attack, defences)
+
+
+def at(series: Tensor, t: int | Tensor, dim: int = 0) -> Tensor:
+    """Return what ``series`` holds for step t along ``dim``; no value is read if t is a tensor ``[]``."""
+    return series.select(dim, t) if isinstance(t, int) else series.index_select(dim, t.view(1)).squeeze(dim)
 
 
 def build(

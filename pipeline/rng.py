@@ -64,9 +64,10 @@ class Stream:
     def __getitem__(self, replicas: slice) -> "Stream":
         return Stream(self.keys[replicas])
 
-    def fork(self, number: int) -> "Stream":
-        """Return the streams for sub-purpose ``number`` >= 0, such as a step or a stage."""
-        return Stream(_scramble(self.keys + _signed((number + 1) * _FORK)))
+    def fork(self, number: int | Tensor) -> "Stream":
+        """Return the streams for sub-purpose ``number`` >= 0, such as a step or a stage; a tensor is int64, ``[]``."""
+        product = (number + 1) * _FORK
+        return Stream(_scramble(self.keys + (_signed(product) if isinstance(product, int) else product)))
 
     def uniform(self, count: int) -> Tensor:
         """Return ``[R, count]`` numbers, float64, uniform in (0, 1)."""

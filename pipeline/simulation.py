@@ -2,24 +2,26 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.capture import stepper
 from pipeline.cell import Cell
 from pipeline.dataset import Dataset
 from pipeline.detection import flagged
 from pipeline.gradients import Backend
 from pipeline.local import with_momentum
 from pipeline.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_METRICS, diagnostics, evaluate
-from pipeline.program import Program, State, build
+from pipeline.program import Program, State, at, build
 from pipeline.sampling import put, take
 from pipeline.server import update
 
 
-def step(program: Program, state: State, t: int) -> tuple[State, Tensor]:
-    """Return the state after step t, and the diagnostics of that step ``[metrics, R]``."""
+def step(program: Program, state: State, t: int | Tensor) -> tuple[State, Tensor]:
+    """Return the state after step t (a number, or a tensor ``[]``), and its diagnostics ``[metrics, R]``."""
     training, (h, _) = program.training, program.counts(t)
     present = program.present(t)  # [R, k], None: all
     inputs, labels = program.batch(t, present)
@@ -32,7 +34,7 @@ def step(program: Program, state: State, t: int) -> tuple[State, Tensor]:
     sent = torch.cat([honest, byzantine], dim=-2)  # [R, n, d]
     direction, defences, weights = program.defend(sent, state.defences, program.server.fork(t))  # [R, d], ..., [R, n]
     params, velocity = update(
-        state.params, state.velocity, direction, program.rates[t], training.weight_decay, training.server_momentum
+        state.params, state.velocity, direction, at(program.rates, t), training.weight_decay, training.server_momentum
     )
     measured = diagnostics(honest, losses[:, :h], direction, weights[:, h:].sum(dim=-1))
     if program.detect:
@@ -83,22 +85,21 @@ def run(
     """
     program = build(cells, dataset, backend, device, detect)
     measured_at_steps = [*STEP_METRICS, *(["flagged"] if detect else [])]
-    state = program.start()
+    take_step = stepper(partial(step, program), program.start())
     history: list[Tensor] = []
     evaluated: list[int] = []
     evaluations: list[Tensor] = []
     for t in range(program.training.steps + 1):
         if t % program.training.evaluate_every == 0 or t == program.training.steps:
             evaluated.append(t)
-            evaluations.append(_evaluation(program, state))
+            evaluations.append(_evaluation(program, take_step.state))
             measured = _by_name(measured_at_steps, history[-1]) if history else {}
             watch(t, {**_by_name(EVALUATION_METRICS, evaluations[-1]), **measured})
         if t < program.training.steps:
-            state, measurement = step(program, state, t)
-            history.append(measurement)
+            history.append(take_step(t))
     steps = _by_name(measured_at_steps, torch.stack(history, dim=-1))
     curves = _by_name(EVALUATION_METRICS, torch.stack(evaluations, dim=-1))
-    final = _final(program, state)
+    final = _final(program, take_step.state)
     return [
         Result(_of(steps, r), evaluated, _of(curves, r), {name: float(values[r]) for name, values in final.items()})
         for r in range(len(cells))

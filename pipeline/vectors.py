@@ -8,12 +8,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from pipeline.columns import blocks
+from pipeline.order import median_over_workers
+
 
 def squared_distances(vectors: Tensor) -> Tensor:
     """Return the squared Euclidean distances between rows.
 
-    Computed from differences. The matrix form ``|x|^2 + |y|^2 - 2 <x, y>`` is faster and cancels: a spread of 1e-3 of
-    the norm is off by a third, and one attacker at 1e15 erases every distance between honest rows.
+    Computed from differences, summed in float64 over pieces of the columns. The matrix form
+    ``|x|^2 + |y|^2 - 2 <x, y>`` is faster and cancels: a spread of 1e-3 of the norm is off by a third, and one attacker
+    at 1e15 erases every distance between honest rows.
 
     Args:
         vectors: ``[..., n, d]``.
@@ -26,9 +30,53 @@ def squared_distances(vectors: Tensor) -> Tensor:
         tensor([[ 0., 25.],
                 [25.,  0.]])
     """
-    distances = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist").square()
-    distances = distances.nan_to_num(nan=torch.inf, posinf=torch.inf)
-    return distances.masked_fill(_diagonal(distances), 0.0)
+    n = vectors.shape[-2]
+    flat = vectors.reshape(-1, *vectors.shape[-2:])
+    sums = flat.new_zeros(len(flat), n // 2, n, dtype=torch.float64)
+    for replicas, columns in blocks(flat):
+        _add_square_differences(sums[replicas], flat[replicas, :, columns])
+    later = torch.arange(1, n // 2 + 1, device=vectors.device)[:, None]
+    row = torch.arange(n, device=vectors.device)
+    other = (row + later) % n
+    distances = flat.new_zeros(len(flat), n, n)
+    distances[:, row.expand_as(other), other] = distances[:, other, row.expand_as(other)] = sums.to(flat.dtype)
+    return distances.nan_to_num(nan=torch.inf, posinf=torch.inf).view(*vectors.shape[:-1], n)
+
+
+def _add_square_differences(sums: Tensor, piece: Tensor) -> None:
+    """Add to ``sums [R, n // 2, n]`` the ``|x_(i + s) - x_i|^2`` of ``piece [R, n, c]``, i + s modulo n, at [s - 1, i].
+
+    All n rows are summed at once: torch adds up a single row in another order than several.
+    """
+    n = piece.shape[-2]
+    differences = torch.empty_like(piece, memory_format=torch.contiguous_format)
+    for s in range(1, n // 2 + 1):
+        torch.sub(piece[:, s:], piece[:, : n - s], out=differences[:, : n - s])
+        torch.sub(piece[:, :s], piece[:, n - s :], out=differences[:, n - s :])
+        sums[:, s - 1] += differences.square_().sum(dim=-1)
+
+
+def squared_distances_to(point: Tensor, vectors: Tensor) -> Tensor:
+    """Return the squared distances of rows to a point.
+
+    Args:
+        point: ``[..., d]``.
+        vectors: ``[..., n, d]``.
+
+    Returns:
+        ``[..., n]``, float64; infinite where the row or the point is not finite.
+
+    Example:
+        >>> squared_distances_to(torch.zeros(2), torch.tensor([[3.0, 4.0], [torch.nan, 0.0]])).tolist()
+        [25.0, inf]
+    """
+    flat = vectors.reshape(-1, *vectors.shape[-2:])
+    points = point.expand(*vectors.shape[:-2], vectors.shape[-1]).reshape(-1, 1, vectors.shape[-1])
+    sums = flat.new_zeros(flat.shape[:-1], dtype=torch.float64)
+    for replicas, columns in blocks(flat):
+        differences = (flat[replicas, :, columns] - points[replicas, :, columns]).double()
+        sums[replicas] += differences.square_().sum(dim=-1)
+    return sums.nan_to_num(nan=torch.inf, posinf=torch.inf).view(vectors.shape[:-1])
 
 
 def distances_to_others(vectors: Tensor) -> Tensor:
@@ -49,62 +97,6 @@ def _diagonal(matrix: Tensor) -> Tensor:
     return torch.eye(matrix.shape[-1], dtype=torch.bool, device=matrix.device)
 
 
-def sorted_over_workers(vectors: Tensor) -> Tensor:
-    """Return every coordinate sorted over the workers, ascending, NaN last.
-
-    Args:
-        vectors: ``[..., n, d]``.
-
-    Returns:
-        ``[..., n, d]``; a row is no longer the vector of one worker.
-    """
-    return vectors.sort(dim=-2).values
-
-
-def median_over_workers(vectors: Tensor) -> Tensor:
-    """Return the coordinate-wise median, the midpoint of the two middle values for even n.
-
-    Args:
-        vectors: ``[..., n, d]``.
-
-    Returns:
-        ``[..., d]``.
-
-    Example:
-        >>> median_over_workers(torch.tensor([[1.0], [2.0], [4.0], [100.0]]))
-        tensor([3.])
-    """
-    n = vectors.shape[-2]
-    ordered = sorted_over_workers(vectors)
-    return 0.5 * ordered[..., (n - 1) // 2, :] + 0.5 * ordered[..., n // 2, :]
-
-
-def mean_around(centre: Tensor, vectors: Tensor, count: int) -> Tensor:
-    """Return per coordinate the mean of the values nearest to a centre; of two at one distance, the smaller is nearer.
-
-    The values nearest to a centre are a window of the sorted values. It moves up past every value that is farther from
-    the centre than the one it would take in.
-
-    Args:
-        centre: ``[..., d]``.
-        vectors: ``[..., n, d]``.
-        count: How many values are averaged, 1 to n.
-
-    Returns:
-        ``[..., d]``.
-
-    Example:
-        >>> mean_around(torch.tensor([2.0]), torch.tensor([[9.0], [1.0], [2.5]]), count=2)
-        tensor([1.7500])
-    """
-    ordered = sorted_over_workers(vectors)
-    centre = centre[..., None, :]
-    moves_up = centre - ordered[..., : vectors.shape[-2] - count, :] > ordered[..., count:, :] - centre
-    start = moves_up.sum(dim=-2, keepdim=True)
-    members = start + torch.arange(count, device=vectors.device)[:, None]
-    return ordered.gather(-2, members).mean(dim=-2)
-
-
 def lowest(scores: Tensor, count: int) -> Tensor:
     """Return which entries are the ``count`` lowest; of equal ones, those of lowest index.
 
@@ -121,6 +113,14 @@ def lowest(scores: Tensor, count: int) -> Tensor:
     """
     chosen = scores.argsort(dim=-1, stable=True)[..., :count]
     return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, chosen, True)
+
+
+def take_rows(vectors: Tensor, rows: Tensor) -> Tensor:
+    """Return the ``rows [..., k]`` of ``vectors [..., n, d]``, as ``[..., k, d]``."""
+    n, d = vectors.shape[-2:]
+    first = torch.arange(rows[..., 0].numel(), device=rows.device)[:, None] * n
+    chosen = (rows.reshape(-1, rows.shape[-1]) + first).flatten()
+    return vectors.reshape(-1, d).index_select(0, chosen).view(*rows.shape, d)
 
 
 def median_over_last(values: Tensor) -> Tensor:
@@ -156,10 +156,22 @@ def mix(weights: Tensor, vectors: Tensor) -> Tensor:
         >>> mix(torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[1.0], [3.0], [torch.inf]]))
         tensor([[2.]])
     """
-    finite = vectors.isfinite().all(dim=-1, keepdim=True)
-    total = _aligned_product(weights, vectors.where(finite, 0.0))
-    spoiled = (weights @ (~finite).to(weights.dtype)) != 0
-    return total.masked_fill(spoiled, torch.nan)
+    left, right = weights.reshape(-1, *weights.shape[-2:]), vectors.reshape(-1, *vectors.shape[-2:])
+    total = _product(left, right)
+    looks = vectors.device.type == "cpu"  # a GPU would have to wait for the answer
+    if not (looks and total.sum().isfinite()):
+        finite = (right * 0).sum(dim=-1) == 0
+        spoiled = ((left != 0) & ~finite[:, None]).any(dim=-1, keepdim=True)
+        total = _product(left, right.nan_to_num(0, 0, 0)).masked_fill_(spoiled, torch.nan)
+    return total.view(*weights.shape[:-1], vectors.shape[-1])
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Return ``left [R, k, n] @ right [R, n, d]``, in pieces."""
+    total = right.new_empty(*left.shape[:-1], right.shape[-1])
+    for replicas, columns in blocks(right):
+        total[replicas, :, columns] = _aligned_product(left[replicas], right[replicas, :, columns])
+    return total
 
 
 def _aligned_product(left: Tensor, right: Tensor) -> Tensor:
@@ -175,46 +187,56 @@ def _aligned_product(left: Tensor, right: Tensor) -> Tensor:
     return product[..., :d]
 
 
-def coordinates(vectors: Tensor, origin: Tensor) -> Tensor:
-    """Return the rows in an orthonormal basis of their own span: the same distances in n instead of d dimensions.
+def gram_around_median(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the inner products of the rows around their coordinate-wise median, and which rows are usable.
 
-    By Householder QR in float64, whose error in a row is relative to the norm of that row: a huge row spoils no other.
-
-    Args:
-        vectors: ``[..., n, d]``.
-        origin: ``[..., d]``, the point that becomes zero.
-
-    Returns:
-        ``[..., n, min(n, d)]``, float64; NaN in a row that is not finite.
-    """
-    offsets = (vectors - origin[..., None, :]).double()
-    finite = offsets.isfinite().all(dim=-1, keepdim=True)
-    n, d = vectors.shape[-2:]
-    aligned = pad(offsets.where(finite, 0.0), (0, -d % 8))  # LAPACK, too, rounds by alignment to 64 bytes
-    triangle: Tensor = torch.linalg.qr(aligned.mT, mode="r").R
-    return triangle.mT[..., : min(n, d)].where(finite, torch.nan)
-
-
-def robust_coordinates(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return :func:`coordinates` around the coordinate-wise median, and which rows are usable.
-
-    A row that is not finite, or whose square overflows, is zero and not usable. If no row is usable, all are called
-    so: what is chosen among them is then not finite whatever the choice.
+    They hold everything about the rows' geometry: distances, variances, the span. Each entry comes from two rows alone,
+    in float64, so a huge row spoils no other. A row that is not finite, or whose square overflows, is zero and not
+    usable. If no row is usable, all are called so: what is chosen among them is then not finite whatever the choice.
 
     Args:
         vectors: ``[..., n, d]``.
 
     Returns:
-        ``[..., n, min(n, d)]``, float64, and ``[..., n]``, bool.
+        ``[..., n, n]``, float64, symmetric, and ``[..., n]``, bool.
+
+    Example:
+        >>> gram_around_median(torch.tensor([[1.0, 0.0], [2.0, 2.0], [3.0, 9.0]]))[0]
+        tensor([[  5.,   0., -15.],
+                [  0.,   0.,   0.],
+                [-15.,   0.,  50.]], dtype=torch.float64)
     """
-    points = coordinates(vectors, origin=median_over_workers(vectors))
-    usable = points.square().sum(dim=-1).isfinite()
-    return points.where(usable[..., None], 0.0), usable | ~usable.any(dim=-1, keepdim=True)
+    centre = median_over_workers(vectors)
+    flat = vectors.reshape(-1, *vectors.shape[-2:])
+    origins = centre.reshape(-1, 1, centre.shape[-1])
+    products = flat.new_zeros(*flat.shape[:-1], flat.shape[-2], dtype=torch.float64)
+    for replicas, columns in blocks(flat):
+        offsets = (flat[replicas, :, columns] - origins[replicas, :, columns]).double()
+        products[replicas] += _aligned_product(offsets, offsets.mT)
+    products = products.view(*vectors.shape[:-1], vectors.shape[-2])
+    usable = products.diagonal(dim1=-2, dim2=-1).isfinite()
+    products = products.where(usable[..., None] & usable[..., None, :], 0.0)
+    return products, usable | ~usable.any(dim=-1, keepdim=True)
 
 
-def gram(points: Tensor) -> Tensor:
-    """Return the inner products ``[..., n, n]`` of the rows of ``points [..., n, k]``."""
-    return _aligned_product(points, points.mT)
+def centred(products: Tensor, weights: Tensor) -> Tensor:
+    """Return the inner products of rows around their weighted mean, from those around any point.
+
+    Args:
+        products: ``[..., n, n]``, symmetric.
+        weights: ``[..., n]``, of sum 1.
+
+    Returns:
+        ``[..., n, n]``.
+
+    Example:
+        >>> centred(torch.tensor([[1.0, 3.0], [3.0, 9.0]]), weights=torch.tensor([0.5, 0.5]))
+        tensor([[ 1., -1.],
+                [-1.,  1.]])
+    """
+    to_mean = (products * weights[..., None, :]).sum(dim=-1, keepdim=True)
+    mean_square = (to_mean * weights[..., None]).sum(dim=-2, keepdim=True)
+    return products - to_mean - to_mean.mT + mean_square
 
 
 def top_eigenvalue(matrices: Tensor) -> Tensor:
@@ -243,20 +265,3 @@ def _padded(matrices: Tensor) -> Tensor:
     """
     missing = -matrices.shape[-1] % 4
     return pad(matrices, (0, missing, 0, missing))
-
-
-def deviation_over_workers(vectors: Tensor) -> Tensor:
-    """Return the coordinate-wise standard deviation, n - 1 in the denominator.
-
-    Args:
-        vectors: ``[..., n, d]``, n >= 2.
-
-    Returns:
-        ``[..., 1, d]``.
-
-    Example:
-        >>> deviation_over_workers(torch.tensor([[1.0], [3.0]]))
-        tensor([[1.4142]])
-    """
-    centred = vectors - vectors.mean(dim=-2, keepdim=True)
-    return (centred.square().sum(dim=-2, keepdim=True) / (vectors.shape[-2] - 1)).sqrt()

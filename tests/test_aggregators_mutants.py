@@ -14,7 +14,8 @@ from pipeline.aggregators.iterative import CenteredClipping, GeometricMedian
 from pipeline.aggregators.selection import CGE, MoNNA
 from pipeline.aggregators.spectral import CAF, DnC, principal
 from pipeline.aggregators.subsets import MDA, SMEA
-from pipeline.vectors import lowest, mean_around, median_over_workers, norms, squared_distances
+from pipeline.order import mean_around_median
+from pipeline.vectors import lowest, norms, squared_distances
 
 
 class OneNeighbourMore(Krum):
@@ -52,7 +53,7 @@ class StartAtZeroWithAbsoluteNu(GeometricMedian):
 
 class NearestOfTooFew(Meamed):
     def aggregate(self, vectors, f, state=None, stream=None):
-        return Aggregated(mean_around(median_over_workers(vectors), vectors, vectors.shape[-2] - 2 * f), state)
+        return Aggregated(mean_around_median(vectors, vectors.shape[-2] - 2 * f), state)
 
 
 class AroundTheMedian(Phocas):
@@ -75,7 +76,7 @@ class OneShot(Bulyan):
         n = vectors.shape[-2]
         order = krum_scores(vectors, n - f - 2).argsort(dim=-1)[..., : n - 2 * f, None]
         chosen = vectors.take_along_dim(order, dim=-2)
-        return Aggregated(mean_around(median_over_workers(chosen), chosen, n - 4 * f), state)
+        return Aggregated(mean_around_median(chosen, n - 4 * f), state)
 
 
 class NearestOthers(MoNNA):

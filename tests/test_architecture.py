@@ -11,22 +11,24 @@ from support import ROOT
 
 # A module may import from the layers above its own line only; inside a package, from the modules before it.
 LAYERS = [
-    ["diameter", "errors", "files", "paths", "progress", "rng", "sources", "vectors", "watchdog"],
-    ["dataset", "detection", "registry"],
-    ["images"],
+    ["columns", "diameter", "errors", "files", "paths", "progress", "rng", "sources", "watchdog"],
+    ["dataset", "order", "registry"],
+    ["vectors"],
+    ["detection", "images"],
     ["aggregators", "attacks", "augmentation", "data", "models", "partition", "preaggregators", "sampling", "server"],
     ["defence", "gradients", "metrics"],
     ["local"],
     ["cell"],
     ["search_checks"],
     ["catalogue", "params", "program"],
-    ["plan", "simulation"],
+    ["capture", "plan"],
+    ["simulation"],
     ["execution", "store"],
     ["evaluator"],
     ["search"],
     ["intervals", "search_results"],
     ["search_export", "search_tables"],
-    ["analysis", "tracking_runs"],
+    ["analysis", "bench", "tracking_runs"],
     ["figures", "heterogeneity", "published", "tracking_search", "tracking_store"],
     ["partition_figures", "search_figures", "tracking", "wording"],
     ["search_report"],
@@ -36,11 +38,15 @@ LAYERS = [
 ]
 FAMILIES = {
     "aggregators": ["base", "__init__", "coordinatewise", "distance", "iterative", "selection", "spectral", "subsets"],
+    "bench": [
+        *("__init__", "document", "obvious", "tables", "timing"),
+        *("subjects", "workloads", "grid", "memory", "peer", "rules", "startup", "steps", "command"),
+    ],
     "images": ["base", "__init__", "downloaded", "offline"],
     "attacks": ["space", "base", "__init__", "bounded", "noise", "omniscient", "history", "optimal", "poisoning"],
     "search": ["__init__", "study", "samplers", "measure", "finalists", "stage", "bench"],
 }
-SIMULATOR = [name for layer in LAYERS[:10] for name in layer]  # what runs on a bare GPU machine
+SIMULATOR = [name for layer in LAYERS[:13] for name in layer]  # what runs on a bare GPU machine
 OWNERS = {
     "mlflow": {"tracking", "tracking_runs"},
     "optuna": {"search.bench", "search.samplers", "search_export"},
@@ -56,8 +62,9 @@ OWNERS = {
     "torchvision": {"images.downloaded"},
     "ruamel": {"params"},
     "dvc": set(),
+    "byzfl": {"bench.peer"},
 }
-LATE = {"sklearn", "torchvision"}  # imported inside functions only
+LATE = {"byzfl", "sklearn", "torchvision"}  # imported inside functions only
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
 FILES = sorted((ROOT / "pipeline").rglob("*.py"))
 

@@ -55,6 +55,7 @@ CHANGES = {
     "training.momentum": 0.91,
     "training.weight_decay": 0.01,
     "training.evaluate_every": 5,
+    "training.tf32": True,
     "attack": ATTACKS.parse({"name": "ipm", "strength": 10.0}, ""),
     "attack.strength": ATTACKS.parse({"name": "sign_flip", "strength": 9.0}, ""),
     "attack.start": ATTACKS.parse({"name": "sign_flip", "strength": 10.0, "start": 1}, ""),

@@ -6,8 +6,10 @@ from support import assert_identical, blobs, cell, parameters, train
 
 from pipeline import execution
 from pipeline.errors import UserError
-from pipeline.gradients import loop_gradients, vmap_gradients
+from pipeline.gradients import backend, loop_gradients, replica_gradients, vmap_gradients
+from pipeline.models import MODELS
 from pipeline.plan import replica_bytes
+from pipeline.simulation import run
 
 DATASET = blobs()
 
@@ -31,6 +33,73 @@ def test_every_cell_is_trained_once_whatever_the_memory(replicas):
         assert_identical(trained[position], train([here], DATASET)[0])
 
 
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("CPU: can't allocate memory")])
+def test_a_batch_without_memory_is_halved_and_the_results_are_the_same(error, monkeypatch):
+    def run_two_at_most(cells, *rest):
+        if len(cells) > 2:
+            raise error
+        return run(cells, *rest)
+
+    cells = [cell(seed=seed) for seed in range(5)]
+    expected = train(cells, DATASET)
+    monkeypatch.setattr(execution, "run", run_two_at_most)
+    trained = list(execution.train(cells, DATASET, settings(), lambda _: lambda *_: None))
+    assert [positions for positions, _ in trained] == [[0, 1], [2], [3, 4]]
+    for positions, results in trained:
+        for position, result in zip(positions, results, strict=True):
+            assert_identical(result, expected[position])
+
+
+def test_one_replica_without_memory_is_a_user_error_and_another_fault_is_not(monkeypatch):
+    def fail(error):
+        def run(*_):
+            raise error
+
+        monkeypatch.setattr(execution, "run", run)
+        list(execution.train([cell(), cell(seed=1)], DATASET, settings(), lambda _: lambda *_: None))
+
+    with pytest.raises(UserError, match="the memory of cpu does not suffice for one replica"):
+        fail(torch.OutOfMemoryError("no"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        fail(RuntimeError("shapes"))
+
+
+def test_memory_is_the_limit_or_a_share_of_what_is_free():
+    assert execution.memory(1.5, torch.device("cpu")) == 1.5e9
+    assert 1e7 < execution.memory(None, torch.device("cpu")) < 1e13
+
+
+@pytest.mark.parametrize(
+    ("steps", "compiler", "expected"), [(6, True, False), (10**9, True, True), (10**9, False, False)]
+)
+def test_long_runs_are_compiled_where_there_is_a_compiler(steps, compiler, expected, monkeypatch):
+    monkeypatch.setattr(execution, "which", lambda _: "/usr/bin/g++" if compiler else None)
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "kept")
+    assert execution._worth_compiling([cell(changes={"training.steps": steps})], DATASET) is expected
+
+
+def test_a_convolution_is_computed_by_the_backend_measured_to_be_the_fastest(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    models = {name: MODELS.parse({"name": name}, "model") for name in ("cnn_mnist", "cnn_cifar", "logistic")}
+    chosen = {name: backend("auto", model, torch.device("cpu")) for name, model in models.items()}
+    assert chosen == {"cnn_mnist": replica_gradients, "cnn_cifar": loop_gradients, "logistic": vmap_gradients}
+    assert {backend("auto", model, torch.device("cuda")) for model in models.values()} == {vmap_gradients}
+
+
+@pytest.mark.parametrize("model", ["cnn_mnist", "cnn_cifar"])
+def test_a_convolutional_replica_does_not_depend_on_its_batch(model):
+    data = blobs(shape=(1, 16, 16))
+    changes = {"model": {"name": model}, "data.source": {"name": "mnist"}}
+    cells = [cell("alie", defence, seed=seed, changes=changes) for defence in ("mean", "krum") for seed in (0, 1)]
+
+    def trained(cells):
+        batches = execution.train(cells, data, settings(), lambda _: lambda *_: None)
+        return [result for _, results in batches for result in results]
+
+    for here, together in zip(cells, trained(cells), strict=True):
+        assert_identical(trained([here])[0], together)
+
+
 def test_the_watch_of_a_batch_is_told_its_evaluations():
     seen = []
     cells = [cell(seed=0), cell(seed=1)]
@@ -38,12 +107,15 @@ def test_the_watch_of_a_batch_is_told_its_evaluations():
     assert seen == [([0, 1], 0), ([0, 1], 4), ([0, 1], 6)]
 
 
-@pytest.mark.parametrize(("name", "backend"), [("vmap", vmap_gradients), ("loop", loop_gradients)])
-def test_the_gradient_backend_is_the_one_named(name, backend, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("auto", vmap_gradients), ("vmap", vmap_gradients), ("replicas", replica_gradients), ("loop", loop_gradients)],
+)
+def test_the_gradient_backend_is_the_one_named(name, expected, monkeypatch):
     used = []
     monkeypatch.setattr(execution, "run", lambda cells, dataset, chosen, *_: used.append(chosen) or [])
     list(execution.train([cell()], DATASET, settings(gradients=name), lambda _: lambda *_: None))
-    assert used == [backend]
+    assert used == [expected]
 
 
 @pytest.mark.parametrize(

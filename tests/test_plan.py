@@ -37,21 +37,20 @@ def test_a_planned_cell_holds_what_its_names_stand_for():
 @pytest.mark.parametrize(("replicas", "sizes"), [(7, [7]), (3, [3, 3, 1]), (1, [1] * 7), (0.01, [1] * 7)])
 def test_a_batch_takes_no_more_than_the_memory_and_at_least_one_cell(replicas, sizes):
     cells = [cell(seed=seed) for seed in range(7)]
-    memory_gb = replicas * 1.001 * replica_bytes(cells[0], DATASET) / 1e9
-    made = list(batches(cells, DATASET, memory_gb))
+    made = list(batches(cells, DATASET, replicas * 1.001 * replica_bytes(cells[0], DATASET)))
     assert [len(positions) for positions in made] == sizes
     assert [position for positions in made for position in positions] == list(range(7))
 
 
 def test_a_batch_never_mixes_cells_that_cannot_share_one():
     cells = [cell(attack, seed=seed) for seed in range(3) for attack in ("alie", "ipm")]
-    made = list(batches(cells, DATASET, 1.0))
+    made = list(batches(cells, DATASET, 1e9))
     assert made == [[0, 2, 4], [1, 3, 5]]
     assert all(len({cells[position].shared for position in positions}) == 1 for positions in made)
 
 
 def test_no_cells_make_no_batch():
-    assert list(batches([], DATASET, 1.0)) == []
+    assert list(batches([], DATASET, 1e9)) == []
 
 
 def test_the_memory_estimate_grows_with_what_takes_memory():

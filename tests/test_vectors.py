@@ -8,19 +8,15 @@ import torch
 from oracles import unequal_vectors
 
 from pipeline.vectors import (
-    coordinates,
-    deviation_over_workers,
+    centred,
     distances_to_others,
-    gram,
+    gram_around_median,
     lowest,
-    mean_around,
     median_over_last,
-    median_over_workers,
     mix,
     norms,
-    robust_coordinates,
-    sorted_over_workers,
     squared_distances,
+    squared_distances_to,
     top_eigenvalue,
     top_eigenvector,
 )
@@ -84,30 +80,6 @@ def test_distances_to_others_leave_out_the_row_itself_only():
     assert torch.equal(distances_to_others(vectors), torch.tensor(expected))
 
 
-def test_sorting_puts_nan_last_and_leaves_the_input():
-    vectors = torch.tensor([[math.nan, 2.0], [1.0, math.inf], [-math.inf, math.nan], [0.0, -1.0]])
-    before = vectors.clone()
-    ordered = sorted_over_workers(vectors)
-    expected = torch.tensor([[-math.inf, -1.0], [0.0, 2.0], [1.0, math.inf], [math.nan, math.nan]])
-    torch.testing.assert_close(ordered, expected, equal_nan=True, rtol=0, atol=0)
-    torch.testing.assert_close(vectors, before, equal_nan=True, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("column", "expected"),
-    [
-        ([5.0], 5.0),
-        ([3.0, 1.0, 2.0], 2.0),
-        ([4.0, 1.0, 2.0, 100.0], 3.0),
-        ([math.nan, 1.0, 2.0, 4.0, math.inf], 4.0),
-        ([-math.inf, math.nan, 1.0, 2.0, 3.0, 4.0], 2.5),
-        ([3e38, 3e38, 1.0, 3e38], 3e38),
-    ],
-)
-def test_median_over_workers(column, expected):
-    assert median_over_workers(torch.tensor(column)[:, None]) == pytest.approx(expected)
-
-
 @pytest.mark.parametrize(
     ("row", "expected"),
     [([3.0, 1.0, 2.0], 2.0), ([4.0, 1.0, 2.0, 3.0], 2.0), ([math.nan, 1.0, 2.0], 2.0), ([math.inf, 0.0], 0.0)],
@@ -146,75 +118,6 @@ def test_mix_does_not_depend_on_the_place_in_the_batch(k, n, d):
         assert torch.equal(together[i : i + 3], mix(weights[i : i + 3], vectors[i : i + 3]))
 
 
-@pytest.mark.parametrize("hostile", [None, 1e4, 1e15, 1e20])
-@pytest.mark.parametrize(("n", "d"), [(9, 200), (26, 200), (9, 3), (9, 1)])
-def test_coordinates_keep_distances_beside_a_huge_row(hostile, n, d):
-    vectors = unequal_vectors(1, d) + 1e-3 * unequal_vectors(n, d, seed=1)
-    if hostile is not None:
-        vectors[[0, n - 1]] = hostile
-    honest = slice(1, n - 1)
-    found = coordinates(vectors.float(), origin=vectors[3].float())
-    assert found.shape == (n, min(n, d))
-    assert found.dtype == torch.float64
-    rounded = vectors.float().double()
-    torch.testing.assert_close(in_float64(found[honest]), in_float64(rounded[honest]), rtol=1e-9, atol=1e-18)
-    offsets = (vectors.float() - vectors[3].float()).double()
-    torch.testing.assert_close(found.norm(dim=-1), offsets.norm(dim=-1), rtol=1e-9, atol=0.0)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_coordinates_of_a_row_that_is_not_finite_are_nan_and_spoil_no_other(value):
-    vectors = unequal_vectors(7, 20)
-    expected = in_float64(vectors[1:])
-    vectors[0, 5] = value
-    found = coordinates(vectors, origin=vectors[3])
-    assert bool(found[0].isnan().all())
-    torch.testing.assert_close(in_float64(found[1:]), expected)
-
-
-def test_coordinates_do_not_depend_on_the_batch():
-    vectors = unequal_vectors(2, 3, 9, 65)
-    together = coordinates(vectors, vectors[..., 0, :])
-    assert all(
-        torch.equal(together[i, j], coordinates(vectors[i, j], vectors[i, j, 0])) for i in range(2) for j in range(3)
-    )
-
-
-@pytest.mark.parametrize("shape", [(2, 3), (7, 1), (2, 5, 4)], ids=str)
-def test_deviation_has_n_minus_1_in_the_denominator(shape):
-    vectors = unequal_vectors(*shape)
-    expected = torch.from_numpy(vectors.numpy().std(axis=-2, ddof=1, keepdims=True))
-    torch.testing.assert_close(deviation_over_workers(vectors), expected)
-    assert deviation_over_workers(torch.ones(4, 2)).tolist() == [[0.0, 0.0]]
-
-
-@pytest.mark.parametrize("count", range(1, 8))
-def test_mean_around_a_centre(count):
-    vectors = unequal_vectors(3, 7, 5).round(decimals=1)
-    centre = unequal_vectors(3, 5, seed=1).round(decimals=1)
-    nearest = sorted_over_workers(vectors)
-    order = (nearest - centre[:, None]).abs().argsort(dim=-2, stable=True)[:, :count]
-    torch.testing.assert_close(mean_around(centre, vectors, count), nearest.gather(-2, order).mean(dim=-2))
-
-
-@pytest.mark.parametrize(
-    ("values", "centre", "count", "expected"),
-    [
-        ([1.0, 3.0], 2.0, 1, 1.0),
-        ([3.0, 2.0, 1.0], 2.0, 2, 1.5),
-        ([math.nan, 1.0, math.inf, 2.0], 1.0, 2, 1.5),
-        ([-math.inf, 1.0, 1e20, 2.0], 1.0, 2, 1.5),
-        ([3e38, -3e38, 3e38], 3e38, 1, 3e38),
-        ([5.0, 5.0, 5.0], 5.0, 3, 5.0),
-        ([0.0, 0.0, 0.0, 1.0], 5.0, 2, 0.5),
-        ([0.0, 0.0, 0.0, 1.0], -5.0, 2, 0.0),
-    ],
-)
-def test_mean_around_ties_and_hostile_values(values, centre, count, expected):
-    found = mean_around(torch.tensor([centre]), torch.tensor(values)[:, None], count)
-    assert found.item() == pytest.approx(expected)
-
-
 def test_lowest():
     scores = torch.tensor([[3.0, 1.0, 1.0, 2.0], [math.inf, math.inf, 0.0, math.nan]])
     assert lowest(scores, 0).sum() == 0
@@ -223,24 +126,66 @@ def test_lowest():
     assert lowest(scores, 3).int().tolist() == [[0, 1, 1, 1], [1, 1, 1, 0]]
 
 
-def test_robust_coordinates_say_which_rows_are_usable():
+def from_products(products):
+    """The squared distances that inner products stand for."""
+    lengths = products.diagonal(dim1=-2, dim2=-1)
+    return lengths[..., None, :] + lengths[..., None] - 2 * products
+
+
+@pytest.mark.parametrize("hostile", [None, 1e4, 1e15, 1e20])
+@pytest.mark.parametrize(("n", "d"), [(9, 200), (26, 200), (9, 3), (9, 1)])
+def test_the_products_around_the_median_keep_distances_beside_huge_rows(hostile, n, d):
+    vectors = unequal_vectors(1, d) + 1e-3 * unequal_vectors(n, d, seed=1)
+    if hostile is not None:
+        vectors[[0, n - 1]] = hostile
+    honest = slice(1, n - 1)
+    products, usable = gram_around_median(vectors.float())
+    assert products.dtype == torch.float64
+    assert usable.all()
+    expected = in_float64(vectors.float().double()[honest])
+    torch.testing.assert_close(from_products(products[honest, honest]), expected, rtol=1e-5, atol=1e-12)
+
+
+def test_the_products_around_the_median_say_which_rows_are_usable():
     vectors = unequal_vectors(9, 20)
     expected = in_float64(vectors[3:])
     vectors[0, 3], vectors[1], vectors[2] = math.nan, math.inf, 1e200
-    points, usable = robust_coordinates(vectors)
+    products, usable = gram_around_median(vectors)
     assert usable.tolist() == [False] * 3 + [True] * 6
-    assert not points[:3].any()
-    torch.testing.assert_close(in_float64(points[3:]), expected)
-    points, usable = robust_coordinates(torch.full((4, 2), math.nan))
+    assert not products[:3].any()
+    torch.testing.assert_close(from_products(products[3:, 3:]), expected)
+    products, usable = gram_around_median(torch.full((4, 2), math.nan))
     assert usable.all()
-    assert not points.any()
+    assert not products.any()
+
+
+def test_the_products_around_the_median_do_not_depend_on_the_batch():
+    vectors = unequal_vectors(2, 3, 9, 65)
+    together = gram_around_median(vectors)[0]
+    assert all(torch.equal(together[i, j], gram_around_median(vectors[i, j])[0]) for i in range(2) for j in range(3))
+
+
+def test_centred_products_are_those_of_centred_rows():
+    points, weights = unequal_vectors(3, 7, 20), unequal_vectors(3, 7, seed=1).abs()
+    weights = weights / weights.sum(dim=-1, keepdim=True)
+    around = points - (weights[..., None] * points).sum(dim=-2, keepdim=True)
+    found = centred((points - 5) @ (points - 5).mT, weights)
+    torch.testing.assert_close(found, around @ around.mT)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3)], ids=str)
+def test_squared_distances_to_a_point(shape):
+    vectors, point = unequal_vectors(*shape, 7, 5), unequal_vectors(*shape, 5, seed=1)
+    vectors[..., 2, 1], vectors[..., 3, 0] = math.nan, -math.inf
+    expected = (vectors - point[..., None, :]).square().sum(dim=-1).nan_to_num(nan=math.inf, posinf=math.inf)
+    torch.testing.assert_close(squared_distances_to(point, vectors), expected)
+    assert bool(squared_distances_to(point * math.nan, vectors).isinf().all())
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 12, 17])
 def test_the_top_eigenvalue_and_vector(n):
     points = unequal_vectors(3, n, 7)
-    matrices = gram(points)
-    torch.testing.assert_close(matrices, points @ points.mT)
+    matrices = points @ points.mT
     values, vectors = top_eigenvector(matrices)
     expected = np.linalg.svd(points.numpy(), compute_uv=False)[:, 0] ** 2
     torch.testing.assert_close(values, torch.from_numpy(expected))
@@ -251,7 +196,8 @@ def test_the_top_eigenvalue_and_vector(n):
 
 @pytest.mark.parametrize("n", [3, 7, 12, 17, 30])
 def test_eigenvectors_do_not_depend_on_the_batch(n):
-    matrices = gram(unequal_vectors(12, n, 40))
+    points = unequal_vectors(12, n, 40)
+    matrices = points @ points.mT
     values, vectors = top_eigenvector(matrices)
     for i in range(12):
         value, vector = top_eigenvector(matrices[i])

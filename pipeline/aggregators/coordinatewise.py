@@ -7,8 +7,13 @@ from torch import Tensor
 
 from pipeline.aggregators import AGGREGATORS, Aggregated, Aggregator
 from pipeline.aggregators.base import HalfTolerant, ratio
+from pipeline.order import (
+    mean_around_median,
+    mean_around_trimmed_mean,
+    median_over_workers,
+    trimmed_mean_over_workers,
+)
 from pipeline.rng import Stream
-from pipeline.vectors import mean_around, median_over_workers, sorted_over_workers
 
 
 @AGGREGATORS.register
@@ -107,8 +112,7 @@ class TrimmedMean(HalfTolerant):
     def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
         """Return the trimmed mean of ``vectors [..., n, d]``."""
         del stream
-        n = vectors.shape[-2]
-        return Aggregated(sorted_over_workers(vectors)[..., f : n - f, :].mean(dim=-2), state)
+        return Aggregated(trimmed_mean_over_workers(vectors, f), state)
 
 
 @AGGREGATORS.register
@@ -135,7 +139,7 @@ class Meamed(HalfTolerant):
     def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
         """Return the mean around the median of ``vectors [..., n, d]``."""
         del stream
-        return Aggregated(mean_around(median_over_workers(vectors), vectors, vectors.shape[-2] - f), state)
+        return Aggregated(mean_around_median(vectors, vectors.shape[-2] - f), state)
 
 
 @AGGREGATORS.register
@@ -163,8 +167,7 @@ class Phocas(HalfTolerant):
     def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
         """Return the mean around the trimmed mean of ``vectors [..., n, d]``."""
         del stream
-        centre = TrimmedMean().aggregate(vectors, f).vector
-        return Aggregated(mean_around(centre, vectors, vectors.shape[-2] - f), state)
+        return Aggregated(mean_around_trimmed_mean(vectors, f), state)
 
 
 @AGGREGATORS.register

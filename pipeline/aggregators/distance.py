@@ -8,8 +8,9 @@ from torch import Tensor
 
 from pipeline.aggregators import AGGREGATORS, Aggregated, Aggregator
 from pipeline.aggregators.base import mean_of, ratio
+from pipeline.order import mean_around_median
 from pipeline.rng import Stream
-from pipeline.vectors import distances_to_others, lowest, mean_around, median_over_workers, squared_distances
+from pipeline.vectors import distances_to_others, lowest, squared_distances, take_rows
 
 
 def krum_scores(vectors: Tensor, neighbours: int, power: int = 2) -> Tensor:
@@ -78,7 +79,9 @@ class Krum(KrumScored):
     def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
         """Return the Krum choice among ``vectors [..., n, d]``."""
         del stream
-        return mean_of(lowest(self.scores(vectors, f), 1), vectors, state)
+        best = self.scores(vectors, f).argmin(dim=-1, keepdim=True)
+        weights = torch.zeros_like(vectors[..., 0]).scatter(-1, best, 1.0)
+        return Aggregated(take_rows(vectors, best)[..., 0, :], state, weights)
 
 
 @AGGREGATORS.register
@@ -156,8 +159,7 @@ class Bulyan(Aggregator):
         del stream
         theta = vectors.shape[-2] - 2 * f
         picked = pick_by_krum(squared_distances(vectors), f, theta)
-        chosen = vectors.take_along_dim(picked[..., None], dim=-2)
-        return Aggregated(mean_around(median_over_workers(chosen), chosen, theta - 2 * f), state)
+        return Aggregated(mean_around_median(take_rows(vectors, picked), theta - 2 * f), state)
 
 
 def pick_by_krum(distances: Tensor, f: int, count: int) -> Tensor:

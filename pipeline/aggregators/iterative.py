@@ -7,9 +7,9 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.aggregators import AGGREGATORS, Aggregated
-from pipeline.aggregators.base import HalfTolerant, ratio
+from pipeline.aggregators.base import HalfTolerant, ratio, weighted_mean
 from pipeline.rng import Stream
-from pipeline.vectors import coordinates, median_over_last, median_over_workers, mix, norms
+from pipeline.vectors import gram_around_median, median_over_last, mix, squared_distances_to
 
 
 @AGGREGATORS.register
@@ -25,8 +25,8 @@ class GeometricMedian(HalfTolerant):
 
     Stops when z moves by less than ``tolerance`` times the median distance of the inputs to the start, or after
     ``iterations`` rounds; nu is 1e-6 of the same distance. Both therefore scale with the input. Each replica stops on
-    its own, so its result does not depend on its batch. The iterations run on n coordinates instead of d: a rotation
-    changes no distance.
+    its own, so its result does not depend on its batch. z is a weighted mean of the vectors, so the iterations run on
+    their n x n inner products around the start.
 
     Needs n > 2f; kappa = 4 (1 + r)^2 with r = f / (n - 2f), for the exact minimiser.
 
@@ -53,45 +53,49 @@ class GeometricMedian(HalfTolerant):
     def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
         """Return the geometric median of ``vectors [..., n, d]``; f is not used."""
         del f, stream
-        points = coordinates(vectors, origin=median_over_workers(vectors))
-        weights = self._weights(points).to(vectors.dtype)
-        return Aggregated(mix(weights[..., None, :], vectors)[..., 0, :], state, weights)
+        products, usable = gram_around_median(vectors)
+        return weighted_mean(self._weights(products, usable), vectors, state)
 
-    def _weights(self, points: Tensor) -> Tensor:
-        """Return the weights ``[..., n]`` of the median of ``points [..., n, k]``, started at the origin."""
-        scale = median_over_last(norms(points))[..., None]
-        usable = points.isfinite().all(dim=-1)
-        points = points.where(usable[..., None], 0.0)
-        z = torch.zeros_like(points[..., 0, :])
-        weights = torch.zeros_like(points[..., 0])
-        nu = (1e-6 * scale).clamp_min(torch.finfo(points.dtype).tiny)
+    def _weights(self, products: Tensor, usable: Tensor) -> Tensor:
+        """Return the weights ``[..., n]`` of the median, started at the origin of the ``products [..., n, n]``."""
+        scale = median_over_last(_root(products.diagonal(dim1=-2, dim2=-1)).masked_fill(~usable, torch.inf))[..., None]
+        nu = (1e-6 * scale).clamp_min(torch.finfo(products.dtype).tiny)
+        weights = torch.zeros_like(products[..., 0])
         moving = torch.ones_like(scale, dtype=torch.bool)
         for _ in range(self.iterations):
-            if points.device.type == "cpu" and not moving.any():  # a GPU would have to wait for the answer
+            if products.device.type == "cpu" and not moving.any():  # a GPU would have to wait for the answer
                 break
-            step, step_weights = _weiszfeld(points, usable, z, nu)
-            z = torch.where(moving, z + step, z)
-            weights = torch.where(moving, step_weights, weights)
-            moving = moving & (norms(step)[..., None] > self.tolerance * scale)
+            next_weights, moved = _weiszfeld(products, usable, weights, nu)
+            weights = torch.where(moving, next_weights, weights)
+            moving = moving & (moved > self.tolerance * scale)
         return weights
 
 
-def _weiszfeld(points: Tensor, usable: Tensor, z: Tensor, nu: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the step ``[..., k]`` from ``z [..., k]`` and the weights ``[..., n]`` of the points in ``z + step``.
+def _weiszfeld(products: Tensor, usable: Tensor, weights: Tensor, nu: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the weights ``[..., n]`` of the next z, and how far ``[..., 1]`` it is from z = sum_i w_i x_i.
 
     Only ``usable [..., n]`` points count. The c points within ``nu [..., 1]`` of z keep the share ``stay`` of the
     weight; where the others' pull is at most c, that is all of it, and z is the minimiser.
     """
-    distances = norms(points - z[..., None, :]).masked_fill(~usable, torch.inf)
+    z_square = _quadratic(products, weights)
+    to_z = (products * weights[..., None, :]).sum(dim=-1)
+    distances = _root(products.diagonal(dim1=-2, dim2=-1) - 2 * to_z + z_square).masked_fill(~usable, torch.inf)
     at_z = distances <= nu
     inverse = distances.reciprocal().masked_fill(at_z, 0.0)
     total = inverse.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(inverse.dtype).tiny)
-    direction = ((inverse / total)[..., None] * points).sum(dim=-2) - z
+    length = _root(_quadratic(products, inverse / total - weights))
     count = at_z.sum(dim=-1, keepdim=True)
-    pull = norms(direction)[..., None] * total
-    stay = count / pull.maximum(count).clamp_min(1)
-    weights = stay * at_z / count.clamp_min(1) + (1 - stay) * inverse / total
-    return (1 - stay) * direction, weights
+    stay = count / (length * total).maximum(count).clamp_min(1)
+    return stay * at_z / count.clamp_min(1) + (1 - stay) * inverse / total, (1 - stay) * length
+
+
+def _quadratic(products: Tensor, weights: Tensor) -> Tensor:
+    """Return ``|sum_i w_i x_i|^2 [..., 1]``, given the inner products ``[..., n, n]`` and ``weights [..., n]``."""
+    return (products * weights[..., None, :] * weights[..., None]).sum(dim=(-2, -1))[..., None]
+
+
+def _root(squares: Tensor) -> Tensor:
+    return squares.clamp_min(0).sqrt()
 
 
 @AGGREGATORS.register
@@ -137,7 +141,7 @@ class CenteredClipping(HalfTolerant):
         del f, stream
         v: Tensor = self.init_state(vectors[..., 0, :]) if state is None else state
         for _ in range(self.iterations):
-            offsets = vectors - v[..., None, :]
-            clipping = (self.tau / norms(offsets.double())).clamp_max(1.0) / vectors.shape[-2]
-            v = v + mix(clipping.to(vectors.dtype)[..., None, :], offsets)[..., 0, :]
+            clipping = (self.tau / squared_distances_to(v, vectors).sqrt()).clamp_max(1.0) / vectors.shape[-2]
+            pulled = mix(clipping.to(vectors.dtype)[..., None, :], vectors)[..., 0, :]
+            v = pulled + (1 - clipping.sum(dim=-1, keepdim=True)).to(vectors.dtype) * v
         return Aggregated(v, v.clone())

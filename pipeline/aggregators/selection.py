@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.aggregators import AGGREGATORS, Aggregated
 from pipeline.aggregators.base import HalfTolerant, mean_of
 from pipeline.rng import Stream
-from pipeline.vectors import lowest, norms, squared_distances
+from pipeline.vectors import lowest, norms, squared_distances_to
 
 
 @AGGREGATORS.register
@@ -47,7 +47,7 @@ class MoNNA(HalfTolerant):
     def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
         """Return the mean of the ``vectors [..., n, d]`` around the pivot."""
         del stream
-        distances = squared_distances(vectors)[..., self.pivot, :].clone()
+        distances = squared_distances_to(vectors[..., self.pivot, :], vectors)
         distances[..., self.pivot] = -1  # before any equal vector
         return mean_of(lowest(distances, vectors.shape[-2] - f), vectors, state)
 

@@ -10,25 +10,24 @@ from torch import Tensor
 from pipeline.aggregators import AGGREGATORS, Aggregated
 from pipeline.aggregators.base import HalfTolerant, mean_of, weighted_mean
 from pipeline.rng import Stream
-from pipeline.vectors import gram, lowest, mix, robust_coordinates, top_eigenvector
+from pipeline.vectors import centred, gram_around_median, lowest, top_eigenvector
 
 
-def principal(points: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest variance of weighted points, and the squared projections on its direction.
+def principal(products: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest variance of weighted vectors, and the squared projections on its direction.
 
-    The n x n Gram matrix of sqrt(w_i) (x_i - mu) has the eigenvalues of the k x k covariance
+    The n x n Gram matrix of sqrt(w_i) (x_i - mu) has the eigenvalues of the d x d covariance
     sum_i w_i (x_i - mu) (x_i - mu)^T; its top eigenvector is proportional to sqrt(w_i) <x_i - mu, v>.
 
     Args:
-        points: ``[..., n, k]``.
+        products: ``[..., n, n]``, inner products of the vectors around any point.
         weights: ``[..., n]``, at least 0, of sum 1.
 
     Returns:
         ``[...]``, the largest eigenvalue of the covariance, and ``[..., n]``, ``<x_i - mu, v>^2``, 0 where w_i = 0.
     """
-    centred = points - mix(weights[..., None, :], points)
     root = weights.sqrt()
-    variance, eigenvector = top_eigenvector(gram(root[..., None] * centred))
+    variance, eigenvector = top_eigenvector(root[..., None] * centred(products, weights) * root[..., None, :])
     projections = variance[..., None] * eigenvector.square() / weights.clamp_min(torch.finfo(weights.dtype).tiny)
     return variance, projections.where(weights > 0, 0.0)
 
@@ -68,18 +67,18 @@ class CAF(HalfTolerant):
     def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
         """Return the filtered mean of ``vectors [..., n, d]``."""
         del stream
-        points, usable = robust_coordinates(vectors)
-        return weighted_mean(self._weights(points, usable.double(), f), vectors, state)
+        products, usable = gram_around_median(vectors)
+        return weighted_mean(self._weights(products, usable.double(), f), vectors, state)
 
-    def _weights(self, points: Tensor, c: Tensor, f: int) -> Tensor:
-        """Return the weights ``[..., n]`` of ``points [..., n, k]``, started at ``c [..., n]``."""
+    def _weights(self, products: Tensor, c: Tensor, f: int) -> Tensor:
+        """Return the weights ``[..., n]``, started at ``c [..., n]``, given the inner products ``[..., n, n]``."""
         n = c.shape[-1]
         best = c / c.sum(dim=-1, keepdim=True)
         least = torch.full_like(c[..., :1], torch.inf)
         for _ in range(2 * f):
             total = c.sum(dim=-1, keepdim=True)
             weights = c / total.clamp_min(torch.finfo(c.dtype).tiny)
-            variance, t = principal(points, weights)
+            variance, t = principal(products, weights)
             better = (total > n - 2 * f) & (variance[..., None] < least)
             least = variance[..., None].where(better, least)
             best = weights.where(better, best)
@@ -129,7 +128,7 @@ class DnC(HalfTolerant):
 
     def sample(self, stream: Stream, round_: int, d: int) -> Tensor:
         """Return the coordinates ``[R, sub_dim]`` that a round looks at, of 0 to d - 1."""
-        return stream.fork(round_).permutation(d)[:, : self.sub_dim]
+        return stream.fork(round_).uniform(d).topk(min(self.sub_dim, d), largest=False).indices
 
     def _sampled(self, vectors: Tensor, stream: Stream | None, round_: int) -> Tensor:
         """Return the sampled coordinates ``[..., R, n, min(sub_dim, d)]``."""
@@ -142,8 +141,8 @@ class DnC(HalfTolerant):
 
     def _keep(self, vectors: Tensor, f: int) -> Tensor:
         """Return which of ``vectors [..., n, s]`` are kept, ``[..., n]``."""
-        points, usable = robust_coordinates(vectors)
-        weights = usable / usable.sum(dim=-1, keepdim=True, dtype=points.dtype)
-        _, scores = principal(points, weights)
+        products, usable = gram_around_median(vectors)
+        weights = usable / usable.sum(dim=-1, keepdim=True, dtype=products.dtype)
+        _, scores = principal(products, weights)
         scores = scores.masked_fill(~usable, torch.inf)
         return lowest(scores, vectors.shape[-2] - math.floor(self.c * f)) & usable

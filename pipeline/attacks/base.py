@@ -21,7 +21,7 @@ class AttackContext:
     Attributes:
         byzantine: b, how many workers are Byzantine.
         tolerated: f, how many the defence was told to tolerate.
-        step: The step of training, from 0.
+        step: The step of training, from 0; on a GPU possibly a tensor ``[]``.
         strength: theta, ``[..., 1, 1]``; it may differ between the replicas of a batch.
         previous: ``[..., d]``, the aggregate of the step before; zero at step 0.
         defence: The defence of every replica, ``[..., R, n, d] -> [..., R, d]``, as it stands at this step; it draws
@@ -31,7 +31,7 @@ class AttackContext:
 
     byzantine: int
     tolerated: int
-    step: int
+    step: int | Tensor
     strength: Tensor
     previous: Tensor
     defence: Callable[[Tensor], Tensor]

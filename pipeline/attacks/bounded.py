@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Space, TunableAttack
 from pipeline.attacks.base import normalised, repeat_for_each
-from pipeline.vectors import deviation_over_workers, squared_distances
+from pipeline.order import deviation_over_workers
+from pipeline.vectors import squared_distances
 
 
 class BoundedDeviation(TunableAttack):

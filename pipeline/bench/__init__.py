@@ -1,0 +1,1 @@
+"""Measurements of speed and memory, and the implementations they are compared with."""

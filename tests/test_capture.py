@@ -1,0 +1,127 @@
+"""A captured step repeats what it launched, and gives what the plain step gives.
+
+There is no GPU here: ``RecordedGraph`` stands for a CUDA graph. It records the operations on tensors while it is
+captured, and repeats them on the same memory; a number that Python took from a tensor is not repeated, as on a GPU.
+"""
+
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from support import CPU, assert_identical, blobs, cell, train
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pipeline import capture, simulation
+from pipeline.capture import Captured, Eager, mapped, stepper, tensors
+from pipeline.gradients import vmap_gradients
+from pipeline.program import build
+from pipeline.simulation import step
+
+DATASET = blobs()
+
+
+class RecordedGraph:
+    def __init__(self):
+        self.launched = []
+
+    def replay(self):
+        for operation, args, kwargs, outputs in self.launched:
+            again = operation(*args, **kwargs)
+            for old, new in zip(outputs, tensors_in(again), strict=True):
+                if old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
+def tensors_in(result):
+    return [part for part in (result if isinstance(result, tuple | list) else [result]) if torch.is_tensor(part)]
+
+
+class Recorder(TorchDispatchMode):
+    def __init__(self, graph):
+        super().__init__()
+        self.graph, self.inside = graph, set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        writes_outside = func._schema.is_mutable and "out" not in kwargs and memory(args[0]) not in self.inside
+        result = args[0] if writes_outside else func(*args, **kwargs)  # a capture changes nothing
+        self.inside |= {memory(tensor) for tensor in tensors_in(result)} - {memory(arg) for arg in tensors_in(args)}
+        if func is not torch.ops.aten._local_scalar_dense.default:
+            self.graph.launched.append((func, args, kwargs, tensors_in(result)))
+        return result
+
+
+def memory(tensor):
+    return tensor.untyped_storage().data_ptr()
+
+
+@pytest.fixture
+def recording(monkeypatch):
+    """A machine whose CUDA graphs are recorded ones."""
+
+    @contextmanager
+    def graph(recorded):
+        with Recorder(recorded):
+            yield
+
+    waiting = SimpleNamespace(wait_stream=lambda _: None)
+    cuda = SimpleNamespace(
+        Stream=lambda: waiting,
+        current_stream=lambda: waiting,
+        stream=nullcontext,
+        CUDAGraph=RecordedGraph,
+        graph=graph,
+    )
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr(simulation, "stepper", Captured)
+
+
+def replicas(attack):
+    return [cell(attack, defence, seed=seed) for defence in ("mean", "krum", "nnm_trimmed_mean") for seed in (0, 1)]
+
+
+@pytest.mark.parametrize("attack", ["none", "sign_flip", "alie", "label_flip"])
+def test_a_captured_step_gives_what_the_plain_step_gives(attack, request):
+    plain = train(replicas(attack), DATASET)
+    request.getfixturevalue("recording")
+    for expected, found in zip(plain, train(replicas(attack), DATASET), strict=True):
+        assert_identical(found, expected)
+
+
+def test_the_recorded_graph_catches_a_step_number_taken_into_python(recording):
+    program = build(replicas("alie"), DATASET, vmap_gradients, CPU)
+    baked = Captured(lambda state, t: step(program, state, int(t)), program.start())
+    right = Eager(partial(step, program), program.start())
+    first, second = (baked(0), right(0)), (baked(1), right(1))
+    torch.testing.assert_close(*first, rtol=0, atol=0, equal_nan=True)
+    assert not torch.equal(second[0][0], second[1][0])
+
+
+def test_a_cpu_takes_steps_launch_by_launch():
+    program = build([cell()], DATASET, vmap_gradients, CPU)
+    assert isinstance(stepper(partial(step, program), program.start()), Eager)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("operation not permitted when stream is capturing"), None])
+def test_a_step_that_cannot_be_captured_is_launched_instead(error, monkeypatch):
+    def captured(step, state):
+        raise error or torch.OutOfMemoryError
+
+    monkeypatch.setattr(capture, "Captured", captured)
+    on_gpu = SimpleNamespace(params=SimpleNamespace(device=torch.device("cuda")))
+    if error:
+        assert isinstance(stepper(None, on_gpu), Eager)
+    else:
+        with pytest.raises(torch.OutOfMemoryError):
+            stepper(None, on_gpu)
+
+
+def test_a_state_is_copied_part_by_part():
+    program = build([cell("alie", "median")], DATASET, vmap_gradients, CPU)
+    state = program.start()
+    copied = mapped(torch.Tensor.clone, state)
+    pairs = list(zip(tensors(state), tensors(copied), strict=True))
+    assert len(pairs) == 4
+    assert all(torch.equal(a, b) and a.data_ptr() != b.data_ptr() for a, b in pairs)

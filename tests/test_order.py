@@ -1,0 +1,158 @@
+"""Order statistics over workers."""
+
+import math
+
+import pytest
+import torch
+from oracles import unequal_vectors
+
+from pipeline.columns import fused
+from pipeline.order import (
+    deviation_over_workers,
+    mean_around_median,
+    mean_around_trimmed_mean,
+    mean_of_nearest,
+    median_over_workers,
+    needed,
+    network,
+    trimmed_mean_over_workers,
+)
+
+STATISTICS = {
+    "median": lambda vectors: median_over_workers(vectors),
+    "trimmed_mean": lambda vectors: trimmed_mean_over_workers(vectors, 2),
+    "mean_around_median": lambda vectors: mean_around_median(vectors, 5),
+    "mean_around_trimmed_mean": lambda vectors: mean_around_trimmed_mean(vectors, 2),
+    "deviation": lambda vectors: deviation_over_workers(vectors),
+}
+
+
+def sorted_by(comparators, rows):
+    rows = list(rows.unbind(0))
+    for i, j in comparators:
+        rows[i], rows[j] = torch.minimum(rows[i], rows[j]), torch.maximum(rows[i], rows[j])
+    return torch.stack(rows)
+
+
+def zeros_and_ones(n):
+    """All columns of n zeros and ones: what sorts these sorts everything (the 0-1 principle)."""
+    return (torch.arange(2**n) >> torch.arange(n)[:, None]) & 1
+
+
+@pytest.mark.parametrize("n", range(1, 15))
+def test_the_network_sorts_everything(n):
+    columns = zeros_and_ones(n)
+    assert torch.equal(sorted_by(network(n), columns), columns.sort(dim=0).values)
+
+
+@pytest.mark.parametrize("n", [15, 16, 17, 30, 33, 51, 64, 65, 100])
+def test_the_network_sorts_many_workers(n):
+    columns = unequal_vectors(n, 500).round(decimals=1)
+    assert torch.equal(sorted_by(network(n), columns), columns.sort(dim=0).values)
+
+
+@pytest.mark.parametrize("n", [3, 4, 7, 8, 13])
+def test_the_needed_comparators_sort_the_wanted_rows(n):
+    columns = zeros_and_ones(n)
+    expected = columns.sort(dim=0).values
+    for first in range(n):
+        for last in range(first + 1, n + 1):
+            found = sorted_by(needed(n, first, last), columns)
+            assert torch.equal(found[first:last], expected[first:last])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8, 30, 51, 100])
+def test_the_median_and_trimmed_mean_agree_with_a_sort(n):
+    vectors = unequal_vectors(2, 3, n, 40)
+    ordered, f = vectors.sort(dim=-2).values, (n - 1) // 2
+    middle = (ordered[..., (n - 1) // 2, :] + ordered[..., n // 2, :]) / 2
+    torch.testing.assert_close(median_over_workers(vectors), middle)
+    torch.testing.assert_close(trimmed_mean_over_workers(vectors, f), ordered[..., f : n - f, :].mean(dim=-2))
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        ([5.0], 5.0),
+        ([3.0, 1.0, 2.0], 2.0),
+        ([4.0, 1.0, 2.0, 100.0], 3.0),
+        ([math.nan, 1.0, 2.0, 4.0, math.inf], 4.0),
+        ([-math.inf, math.nan, 1.0, 2.0, 3.0, 4.0], 2.5),
+        ([3e38, 3e38, 1.0, 3e38], 3e38),
+    ],
+)
+def test_median_over_workers(column, expected):
+    vectors = torch.tensor(column)[:, None]
+    before = vectors.clone()
+    assert median_over_workers(vectors) == pytest.approx(expected)
+    torch.testing.assert_close(vectors, before, equal_nan=True, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("n", [6, 7, 30])
+def test_the_mean_around_a_statistic_takes_the_nearest_values(n):
+    vectors = unequal_vectors(3, n, 40).round(decimals=1)
+    for centre, found in [
+        (median_over_workers(vectors), mean_around_median(vectors, n - 2)),
+        (trimmed_mean_over_workers(vectors, 2), mean_around_trimmed_mean(vectors, 2)),
+    ]:
+        torch.testing.assert_close(found, nearest_by_sorting(vectors, centre, n - 2))
+
+
+def nearest_by_sorting(vectors, centre, count):
+    ordered = vectors.sort(dim=-2).values
+    order = (ordered - centre[..., None, :]).abs().argsort(dim=-2, stable=True)[..., :count, :]
+    return ordered.gather(-2, order).mean(dim=-2)
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_the_mean_of_the_values_nearest_to_any_centre(count):
+    vectors = unequal_vectors(3, 7, 5).round(decimals=1)
+    centre = unequal_vectors(3, 5, seed=1).round(decimals=1)
+    found = mean_of_nearest(centre, vectors.sort(dim=-2).values.unbind(dim=-2), count)
+    torch.testing.assert_close(found, nearest_by_sorting(vectors, centre, count))
+
+
+@pytest.mark.parametrize(
+    ("values", "centre", "count", "expected"),
+    [
+        ([1.0, 3.0], 2.0, 1, 1.0),
+        ([1.0, 2.0, 3.0], 2.0, 2, 1.5),
+        ([1.0, 2.0, math.inf, math.inf], 1.0, 2, 1.5),
+        ([-math.inf, 1.0, 2.0, 1e20], 1.0, 2, 1.5),
+        ([-3e38, 3e38, 3e38], 3e38, 1, 3e38),
+        ([5.0, 5.0, 5.0], 5.0, 3, 5.0),
+        ([0.0, 0.0, 0.0, 1.0], 5.0, 2, 0.5),
+        ([0.0, 0.0, 0.0, 1.0], -5.0, 2, 0.0),
+    ],
+)
+def test_the_mean_of_the_nearest_with_ties_and_hostile_values(values, centre, count, expected):
+    found = mean_of_nearest(torch.tensor(centre), [torch.tensor(value) for value in values], count)
+    assert found.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (7, 1), (2, 5, 4)], ids=str)
+def test_deviation_has_n_minus_1_in_the_denominator(shape):
+    vectors = unequal_vectors(*shape)
+    expected = torch.from_numpy(vectors.numpy().std(axis=-2, ddof=1, keepdims=True))
+    torch.testing.assert_close(deviation_over_workers(vectors), expected)
+    assert deviation_over_workers(torch.ones(4, 2)).tolist() == [[0.0, 0.0]]
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_pieces_of_the_columns_change_nothing(statistic, monkeypatch):
+    vectors = unequal_vectors(2, 9, 200, dtype=torch.float32)
+    vectors[0, 1, 3] = math.nan
+    whole = STATISTICS[statistic](vectors)
+    monkeypatch.setattr("pipeline.columns._SWEEP", 9 * 2 * 32)
+    torch.testing.assert_close(STATISTICS[statistic](vectors), whole, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("statistic", STATISTICS)
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about its own imports
+def test_compiled_statistics_are_the_same_bit_for_bit(statistic):
+    vectors = unequal_vectors(2, 9, 1003, dtype=torch.float32)
+    vectors[0, 1, 3], vectors[1, 2, 5] = math.nan, -math.inf
+    with fused(True):
+        compiled = STATISTICS[statistic](vectors)
+    torch.testing.assert_close(compiled, STATISTICS[statistic](vectors), rtol=0, atol=0, equal_nan=True)
