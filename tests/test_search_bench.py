@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fabricated import Training, hump
-from support import blobs, parameters, write_dataset
+from support import ROOT, blobs, parameters, write_dataset
 
 from pipeline.search import bench
 
@@ -86,3 +86,10 @@ def test_only_the_strength_is_searched():
     both = {"threat": threat, "studies.alie": {"mode": "strength", "attacks": ["alie"]}, "search.studies": ["alie"]}
     (study,) = bench._studies(parameters({**SETTINGS, **both}))
     assert all(point.parameters["sign"] == -1 for point in study.startup(5))
+
+
+def test_the_page_shows_the_table_that_was_measured():
+    result = json.loads((ROOT / bench.RESULT).read_text())
+    assert bench.table(result) in (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    measured = pd.read_csv(ROOT / bench.TRUTH)
+    assert measured.groupby("study")["strength"].nunique().max() == result["strengths"]
