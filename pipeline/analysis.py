@@ -1,4 +1,4 @@
-"""From results to tables: pure functions of records and search studies, with Student-t intervals over seeds.
+"""From results of the grid to tables: pure functions of records, with Student-t intervals over seeds.
 
 Accuracies and degradations are fractions. A degradation is the clean accuracy of the same defence, partition and seed
 minus the attacked one; its interval is that of the paired differences. Tables keep the order of the grid.
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from pipeline.attacks import TunableAttack
+from pipeline.intervals import mean_of_all, t_half_width
 from pipeline.metrics import FINAL_METRICS
+from pipeline.search_tables import CELL, SearchTables
 from pipeline.store import Record
 
 CLEAN = "none"
@@ -38,39 +38,6 @@ FOUND = {
 
 
 @dataclass(frozen=True)
-class Study:
-    """What the search for the worst strength of one attack left behind.
-
-    Attributes:
-        attack: Its name in params.yaml.
-        trials: A row a (defence, trial, seed), measured on validation data.
-        confirmation: A row a (defence, candidate, seed), measured on test data and fresh seeds; candidate is
-            ``literature`` or ``found``.
-    """
-
-    attack: str
-    trials: pd.DataFrame
-    confirmation: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class SearchTables:
-    """What the searches found.
-
-    Attributes:
-        trials: Of :func:`trials_table`.
-        confirmed: Of :func:`confirmation_table`.
-        gained: Of :func:`gains`.
-        worst: Of :func:`worst_confirmed`, for the candidates ``literature`` and ``found``.
-    """
-
-    trials: pd.DataFrame
-    confirmed: pd.DataFrame
-    gained: pd.DataFrame
-    worst: dict[str, pd.DataFrame]
-
-
-@dataclass(frozen=True)
 class Tables:
     """All tables.
 
@@ -79,7 +46,7 @@ class Tables:
         compared: Of :func:`comparison`.
         heads: Of :func:`headline`.
         measured: Of :func:`curves`.
-        search: None where no attack is searched.
+        search: None where nothing is searched.
     """
 
     cells: pd.DataFrame
@@ -87,30 +54,6 @@ class Tables:
     heads: pd.DataFrame
     measured: pd.DataFrame
     search: SearchTables | None
-
-
-def t_half_width(values: Sequence[float] | pd.Series, confidence: float) -> float:
-    """Return the half width of the Student-t interval of the mean of ``values``.
-
-    NaN for fewer than two values, and where one of them is not finite.
-
-    Example:
-        >>> round(t_half_width([1.0, 2.0, 3.0, 4.0, 5.0], 0.95), 3)
-        1.963
-        >>> t_half_width([1.0], 0.95)
-        nan
-    """
-    array = np.asarray(values, dtype=float)
-    if len(array) < 2 or not np.isfinite(array).all():
-        return math.nan
-    quantile = stdtrit(len(array) - 1, (1 + confidence) / 2)
-    return float(quantile * array.std(ddof=1) / math.sqrt(len(array)))
-
-
-def mean_of_all(values: pd.Series) -> float:
-    """Return the mean; NaN where a value is not finite, since a mean of the others would hide a diverged run."""
-    array = values.to_numpy(dtype=float)
-    return float(array.mean()) if np.isfinite(array).all() else math.nan
 
 
 def cells_table(records: Iterable[Record]) -> pd.DataFrame:
@@ -196,76 +139,6 @@ def wide_curves(measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def trials_table(studies: Iterable[Study], confidence: float) -> pd.DataFrame:
-    """Return one row an (attack, defence, trial) of the search: strength and degradation on validation data."""
-    rows = pd.concat([study.trials.assign(attack=study.attack) for study in studies])
-    keys = ["attack", "defence", "trial", "origin", "strength"]
-    return _over_seeds(rows, keys, confidence)
-
-
-def confirmation_table(studies: Iterable[Study], confidence: float) -> pd.DataFrame:
-    """Return one row an (attack, defence, candidate): strength and degradation on test data and fresh seeds."""
-    rows = pd.concat([study.confirmation.assign(attack=study.attack) for study in studies])
-    return _over_seeds(rows, ["attack", "defence", "candidate", "strength"], confidence)
-
-
-def _over_seeds(rows: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
-    half_width = partial(t_half_width, confidence=confidence)
-    measured: pd.DataFrame = rows.groupby(keys, sort=False).agg(
-        seeds=("seed", "count"),
-        diverged=("diverged", "sum"),
-        clean=("clean_accuracy", mean_of_all),
-        accuracy=("attacked_accuracy", mean_of_all),
-        accuracy_half_width=("attacked_accuracy", half_width),
-        degradation=("degradation", mean_of_all),
-        degradation_half_width=("degradation", half_width),
-    )
-    return measured.reset_index()
-
-
-def gains(studies: Sequence[Study], confidence: float) -> pd.DataFrame:
-    """Return one row an (attack, defence): what the literature's and the found strength cost, and the difference.
-
-    ``gain`` is the degradation of the found strength minus that of the literature's, paired by seed. The literature's
-    columns are NaN where it gives no strength.
-    """
-    confirmed = confirmation_table(studies, confidence)
-    keys, columns = ["attack", "defence"], ["strength", "degradation", "degradation_half_width"]
-    of_candidate = {
-        candidate: confirmed[confirmed["candidate"] == candidate][[*keys, *columns]].rename(
-            columns={column: f"{candidate}_{column}" for column in columns}
-        )
-        for candidate in ("literature", "found")
-    }
-    paired = pd.DataFrame(
-        [
-            _gain(study, defence, rows, confidence)
-            for study in studies
-            for defence, rows in study.confirmation.groupby("defence", sort=False)
-        ]
-    )
-    both = of_candidate["found"].merge(of_candidate["literature"], how="left", on=keys)
-    return both.merge(paired, on=keys)
-
-
-def _gain(study: Study, defence: Any, rows: pd.DataFrame, confidence: float) -> dict[str, Any]:
-    by_seed = rows.pivot(index="seed", columns="candidate", values="degradation")
-    difference = by_seed["found"] - by_seed.get("literature", math.nan)
-    half_width = t_half_width(difference, confidence)
-    return {
-        "attack": study.attack,
-        "defence": defence,
-        "gain": mean_of_all(difference),
-        "gain_half_width": half_width,
-    }
-
-
-def worst_confirmed(confirmed: pd.DataFrame, candidate: str) -> pd.DataFrame:
-    """Return, for each defence, the row of the attack whose ``candidate`` strength degrades it most on test data."""
-    rows = confirmed[confirmed["candidate"] == candidate]
-    return rows.loc[rows.groupby("defence", sort=False)["degradation"].idxmax()].reset_index(drop=True)
-
-
 def diverged_groups(compared: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of ``comparison`` in which a run diverged."""
     return compared[compared["diverged"] > 0].reset_index(drop=True)
@@ -284,14 +157,14 @@ def summary_rows(tables: Tables, partition: str) -> dict[str, dict[str, Any]]:
 
 
 def summary(rows: Mapping[str, Any], search: SearchTables | None) -> dict[str, Any]:
-    """Return ``rows`` of :func:`summary_rows` by partition and defence, and the search by attack and defence."""
+    """Return ``rows`` of :func:`summary_rows` by partition and defence, and the search by study and defence."""
     nested: dict[str, Any] = {"grid": {}}
     for name, row in rows.items():
         partition, defence = name.split(".")
         nested["grid"].setdefault(partition, {})[defence] = row
-    for row in search.gained.to_dict("records") if search else []:
-        numbers = {str(name): plain(value) for name, value in row.items() if name not in ("attack", "defence")}
-        nested.setdefault("search", {}).setdefault(row["attack"], {})[row["defence"]] = numbers
+    for row in search.at_threat.to_dict("records") if search else []:
+        numbers = {str(name): plain(value) for name, value in row.items() if name not in CELL}
+        nested.setdefault("search", {}).setdefault(row["study"], {})[row["defence"]] = numbers
     return nested
 
 
@@ -302,16 +175,8 @@ def plain(value: Any) -> Any:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def tabulate(records: Sequence[Record], studies: Sequence[Study], confidence: float) -> Tables:
+def tabulate(records: Sequence[Record], search: SearchTables | None, confidence: float) -> Tables:
     """Return all tables."""
     cells = cells_table(records)
     compared = comparison(cells, confidence)
-    measured = curves(records, confidence)
-    search = _search_tables(studies, confidence) if studies else None
-    return Tables(cells, compared, headline(compared), measured, search)
-
-
-def _search_tables(studies: Sequence[Study], confidence: float) -> SearchTables:
-    confirmed = confirmation_table(studies, confidence)
-    worst = {candidate: worst_confirmed(confirmed, candidate) for candidate in ("literature", "found")}
-    return SearchTables(trials_table(studies, confidence), confirmed, gains(studies, confidence), worst)
+    return Tables(cells, compared, headline(compared), curves(records, confidence), search)

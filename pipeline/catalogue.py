@@ -68,8 +68,8 @@ def parameters(cls: type[Component]) -> list[str]:
 
     Example:
         >>> from pipeline.attacks import ATTACKS
-        >>> parameters(ATTACKS["ipm"])
-        ["strength: number > 0 or null, by default null; theta; null: the literature's default"]
+        >>> parameters(ATTACKS["ipm"])[-1]
+        "strength: number > 0 or null, by default null; theta; null: the literature's default"
     """
     described = cls.model_json_schema()["properties"]
     return [_parameter(name, schema) for name, schema in described.items() if name != "name"]

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from pipeline.vectors import median_over_workers, norms
+from pipeline.order import median_over_workers
+from pipeline.vectors import norms
 
 DEVIATIONS = 3 * 1.4826  # times the median absolute deviation: three standard deviations of a normal distribution
 

@@ -1,6 +1,6 @@
 """From tables to figures, in one look. Sized for the full width of a two-column paper."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from matplotlib.figure import Figure as Figure  # report_text.py names the type,
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FormatStrFormatter
 
 from pipeline.analysis import worst_attacks
 from pipeline.files import replacing
@@ -57,22 +56,6 @@ READ_CURVES = (
     "band is: a wide band means that the seeds disagree, not that one run goes up and down. A line still rising at "
     "the right edge is not converged, so its last value says how fast training is under attack and not how well it "
     "would end. Do not read off the highest point of a line: results are taken after the last step."
-)
-READ_DUMBBELLS = (
-    "Each row joins the degradation at the literature's default strength (open circle) with that at the strength the "
-    "search found (filled diamond); the thin bars beside them are their intervals. Both are measured on test data and "
-    "on seeds that the search never saw. The longer the bar, the more a study that tries the default alone "
-    "underestimates the attack. Overlapping intervals do not mean that there is no difference, because both ends "
-    "share their seeds: the paired difference in the table above decides. A missing circle means that the literature "
-    "gives no default for this number of workers."
-)
-READ_STRENGTH = (
-    "A panel is a defence; each small point is one strength that the search tried, with its mean degradation on "
-    "validation data and its interval over the search's seeds, joined in order of strength. Dashed lines mark the "
-    "literature's strengths. The open square (literature's default) and the star (found) were measured again on test "
-    "data and fresh seeds, and only these two are results. The highest small point is the best of many noisy ones and "
-    "so looks worse for the defence than it is; a star below it shows by how much. A maximum at the edge of the range "
-    "may go on rising beyond it, and nothing is known between points far apart."
 )
 
 
@@ -143,7 +126,7 @@ def heatmap(compared: pd.DataFrame, partition: str, setting: Setting) -> Figure:
     between, size, rotation = (" ", 7.5, 0) if len(attacks) <= COMFORTABLE else ("\n", 6.5, 30)
     for row in rows.to_dict("records"):
         place = attacks.index(row["attack"]), defences.index(row["defence"])
-        dark = _luminance(image.to_rgba(100 * row["accuracy"])) < 0.18
+        dark = luminance(image.to_rgba(100 * row["accuracy"])) < 0.18
         framed = (row["defence"], row["attack"]) in worst
         _annotate(axes, place, _cell_text(row, between), framed, "white" if dark else "black", size)
     axes.set_xticks(range(len(attacks)), attacks, rotation=rotation)
@@ -172,7 +155,7 @@ def _cell_text(row: Mapping[Any, Any], between: str) -> str:
     return f"{mean}{DIVERGED if row['diverged'] else ''}{between}± {half_width}"
 
 
-def _luminance(rgba: Any) -> float:
+def luminance(rgba: Any) -> float:
     """Return the relative luminance of an sRGB colour, in [0, 1]; 0.18 reads as well in black as in white."""
     linear = ((np.array(rgba[:3]) + 0.055) / 1.055) ** 2.4
     return float(linear @ [0.2126, 0.7152, 0.0722])
@@ -192,11 +175,11 @@ def learning_curves(measured: pd.DataFrame, partition: str, styles: dict[str, Li
     """Draw mean validation accuracy against steps on one partition: a panel an attack, a line a defence."""
     rows = measured[measured["partition"] == partition]
     attacks = list(rows["attack"].unique())
-    figure, panels = _panels(len(attacks), 1.75, "steps done")
-    for axes, attack in zip(panels, attacks, strict=True):
+    figure, grid = panels(len(attacks), 1.75, "steps done")
+    for axes, attack in zip(grid, attacks, strict=True):
         of_attack = rows[rows["attack"] == attack]
         for defence, curve in of_attack.groupby("defence", sort=False):
-            _band(axes, curve["steps_done"], curve["accuracy"], curve["accuracy_half_width"], styles[str(defence)])
+            band(axes, curve["steps_done"], curve["accuracy"], curve["accuracy_half_width"], styles[str(defence)])
         axes.axhline(100 * setting.chance, color=GREY, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
         axes.set(title=attack, ylim=(0, 102), xlim=(0, rows["steps_done"].max()))
     figure.supylabel("validation accuracy (%)", fontsize=8)
@@ -212,139 +195,20 @@ def _curve_legend(figure: Figure, styles: dict[str, LineStyle], setting: Setting
     figure.legend(handles=[*lines, chance, band], loc="outside lower center", ncols=4)
 
 
-def _band(axes: Axes, x: pd.Series, y: pd.Series, half_width: pd.Series, look: LineStyle) -> None:
+def band(
+    axes: Axes, x: pd.Series, y: pd.Series, half_width: pd.Series, look: LineStyle, limits: tuple[int, int] = (0, 100)
+) -> None:
+    """Draw fractions ``y`` in percent as a line, with their intervals as a band that is cut at ``limits`` (percent)."""
     axes.plot(x, 100 * y, color=look.color, linestyle=look.linestyle)
-    low, high = (y - half_width).clip(lower=0), (y + half_width).clip(upper=1)
-    axes.fill_between(x, 100 * low, 100 * high, color=look.color, alpha=0.15, linewidth=0)
-
-
-@in_house_style
-def strengths(
-    trials: pd.DataFrame,
-    confirmed: pd.DataFrame,
-    attack: str,
-    partition: str,
-    styles: dict[str, LineStyle],
-    setting: Setting,
-) -> Figure:
-    """Draw degradation against the strength of one attack: a panel a defence, with what was confirmed on test data."""
-    trials, confirmed = (table[table["attack"] == attack] for table in (trials, confirmed))
-    defences = list(trials["defence"].unique())
-    figure, panels = _panels(len(defences), 1.75, f"strength of {attack}")
-    for axes, defence in zip(panels, defences, strict=True):
-        _strength_panel(
-            axes, trials[trials["defence"] == defence], confirmed[confirmed["defence"] == defence], styles[defence]
-        )
-        axes.set(title=defence, xscale="log")
-        axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
-    lows, highs = _range([trials, confirmed])
-    panels[0].set_ylim(lows, highs)
-    figure.supylabel("degradation (percentage points)", fontsize=8)
-    figure.suptitle(f"Strength of {attack}, partition {partition}: mean and {setting.interval}", fontsize=8.5)
-    figure.legend(handles=_strength_handles(), loc="outside lower center", ncols=4)
-    return figure
-
-
-def _strength_panel(axes: Axes, trials: pd.DataFrame, confirmed: pd.DataFrame, look: LineStyle) -> None:
-    trials = trials.sort_values("strength")
-    axes.axhline(0, color=GREY, linewidth=0.6, zorder=0)
-    for strength in trials.loc[trials["origin"] == "literature", "strength"]:
-        axes.axvline(strength, color=GREY, linewidth=1, linestyle=(0, (3, 2)), zorder=0)
-    axes.errorbar(
-        trials["strength"],
-        100 * trials["degradation"],
-        yerr=_known(trials["degradation_half_width"]),
-        color=look.color,
-        marker="o",
-        markersize=2.5,
-        linewidth=0.9,
-        elinewidth=0.5,
-        zorder=2,
+    low, high = (100 * (y + sign * half_width.fillna(0)) for sign in (-1, 1))
+    axes.fill_between(
+        x, low.clip(lower=limits[0]), high.clip(upper=limits[1]), color=look.color, alpha=0.15, linewidth=0
     )
-    for candidate, marker, size in (("literature", "s", 5.0), ("found", "*", 9.0)):
-        rows = confirmed[confirmed["candidate"] == candidate]
-        axes.errorbar(
-            rows["strength"],
-            100 * rows["degradation"],
-            yerr=_known(rows["degradation_half_width"]),
-            color="black",
-            marker=marker,
-            markersize=size,
-            markerfacecolor="white",
-            linestyle="none",
-            elinewidth=1,
-            capsize=2,
-            zorder=3,
-            label=candidate,
-        )
 
 
-def _strength_handles() -> list[Any]:
-    return [
-        Line2D([], [], color=GREY, marker="o", markersize=2.5, linewidth=0.9, label="trial (validation)"),
-        Line2D([], [], color=GREY, linestyle=(0, (3, 2)), linewidth=1, label="literature's strength"),
-        Line2D(
-            [],
-            [],
-            color="black",
-            marker="s",
-            markersize=5,
-            markerfacecolor="white",
-            linestyle="none",
-            label="literature's, confirmed (test)",
-        ),
-        Line2D(
-            [],
-            [],
-            color="black",
-            marker="*",
-            markersize=9,
-            markerfacecolor="white",
-            linestyle="none",
-            label="found, confirmed (test)",
-        ),
-    ]
-
-
-@in_house_style
-def dumbbells(gained: pd.DataFrame, partition: str, styles: dict[str, LineStyle], setting: Setting) -> Figure:
-    """Draw the degradation at the literature's and at the found strength: a panel an attack, a row a defence."""
-    attacks, defences = list(gained["attack"].unique()), list(gained["defence"].unique())
-    figure, panels = _panels(len(attacks), 0.7 + 0.22 * len(defences), "degradation (percentage points)")
-    for axes, attack in zip(panels, attacks, strict=True):
-        for row in gained[gained["attack"] == attack].to_dict("records"):
-            _dumbbell(axes, defences.index(row["defence"]), row, styles[row["defence"]].color)
-        axes.axvline(0, color=GREY, linewidth=0.6, zorder=0)
-        axes.set_title(attack)
-    panels[0].set_yticks(range(len(defences)), defences)
-    panels[0].set_ylim(len(defences) - 0.5, -0.5)
-    panels[0].set_xlim(_possible(*panels[0].get_xlim()))
-    title = f"Literature's against found strength, partition {partition}, test data, fresh seeds"
-    figure.suptitle(f"{title}:\nmean and {setting.interval}", fontsize=8.5)
-    handles = [
-        Line2D([], [], color=GREY, marker="o", markerfacecolor="white", linestyle="none", label="literature's default"),
-        Line2D([], [], color=GREY, marker="D", markersize=4, linestyle="none", label="found by the search"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
-    return figure
-
-
-def _dumbbell(axes: Axes, place: int, row: Mapping[Any, Any], colour: str) -> None:
-    """Draw one row; the two intervals stand a little apart so that both can be read."""
-    ends = 100 * np.array([row["literature_degradation"], row["found_degradation"]])
-    axes.plot(ends, [place, place], color=colour, linewidth=2.5, alpha=0.35, zorder=1)
-    looks = (("literature", "o", "white", 7.0, -0.14), ("found", "D", colour, 4.0, 0.14))
-    for end, (candidate, marker, face, size, shift) in zip(ends, looks, strict=True):
-        half_width = row[f"{candidate}_degradation_half_width"]
-        if np.isfinite(half_width):
-            reach = [end - 100 * half_width, end + 100 * half_width]
-            axes.plot(reach, [place + shift, place + shift], color=colour, linewidth=0.9, zorder=2)
-        axes.plot([end], [place], marker=marker, markersize=size, color=colour, markerfacecolor=face, zorder=3)
-
-
-def _panels(count: int, height: float, xlabel: str) -> tuple[Figure, list[Axes]]:
+def panels(count: int, height: float, xlabel: str) -> tuple[Figure, list[Axes]]:
     """Return a figure of panels of that height (inches), up to three side by side, that share their axes."""
-    columns = min(3, count)
+    columns = 2 if count == 4 else min(3, count)
     rows = -(-count // columns)
     figure = Figure(figsize=(WIDTH, 0.9 + height * rows))
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -355,21 +219,3 @@ def _panels(count: int, height: float, xlabel: str) -> tuple[Figure, list[Axes]]
     for axes in grid[columns * (rows - 1) : count]:
         axes.set_xlabel(xlabel)
     return figure, list(grid[:count])
-
-
-def _known(half_width: pd.Series) -> pd.Series:
-    """Return half widths in percentage points, 0 (no bar) where there is none."""
-    return 100 * half_width.fillna(0)
-
-
-def _range(tables: Sequence[pd.DataFrame]) -> tuple[float, float]:
-    """Return limits (percentage points) that hold every point with its interval."""
-    lows = [(table["degradation"] - table["degradation_half_width"].fillna(0)).min() for table in tables]
-    highs = [(table["degradation"] + table["degradation_half_width"].fillna(0)).max() for table in tables]
-    margin = 0.04 * (max(highs) - min(lows)) + 0.005
-    return _possible(100 * (min(lows) - margin), 100 * (max(highs) + margin))
-
-
-def _possible(low: float, high: float) -> tuple[float, float]:
-    """Return limits (percentage points) cut to what a degradation can be; intervals of few seeds reach far beyond."""
-    return max(low, -105), min(high, 105)

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.analysis import mean_of_all, t_half_width
 from pipeline.dataset import Dataset
+from pipeline.intervals import mean_of_all, t_half_width
 from pipeline.metrics import dissimilarity, local_gradients
 from pipeline.params import Params
 from pipeline.partition import Shares, label_histogram

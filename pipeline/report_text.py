@@ -1,29 +1,21 @@
 """The text of report.md, in Markdown, from the tables."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from pipeline import analysis
-from pipeline.analysis import SearchTables, Tables
-from pipeline.attacks import TunableAttack
-from pipeline.figures import Figure, uncertain
+from pipeline.analysis import Tables
+from pipeline.figures import uncertain
 from pipeline.params import Params
 from pipeline.plan import resolved
-
-NO_CANDIDATE = ["n/a", "n/a", "n/a"]  # where the literature gives no strength
-
-
-@dataclass(frozen=True)
-class Section:
-    """Figures of one kind: a heading, how to read them, and the figures by file name (without ending)."""
-
-    heading: str
-    reading: str
-    figures: dict[str, Figure]
+from pipeline.search_report import headline_finding, overview
+from pipeline.search_results import StudyResult
+from pipeline.search_tables import SearchTables, search_files
+from pipeline.wording import Section, described, listed, markdown, percent
 
 
 @dataclass(frozen=True)
@@ -32,35 +24,48 @@ class Findings:
 
     Attributes:
         tables: Of the grid and the searches.
+        studies: Of the search.
         partitions: Of :func:`pipeline.heterogeneity.partitions_table`.
         published: Of :func:`pipeline.published.beside`; None where params.yaml names no published numbers.
     """
 
     tables: Tables
+    studies: Sequence[StudyResult]
     partitions: pd.DataFrame
     published: pd.DataFrame | None
 
 
-def report(params: Params, findings: Findings, labels: Section, sections: Sequence[Section]) -> str:
-    """Return report.md; ``labels`` holds the pictures of the partitions, ``sections`` all others."""
+@dataclass(frozen=True)
+class Sections:
+    """All pictures: of the partitions, of the grid, of the searches."""
+
+    labels: Section
+    grid: Sequence[Section]
+    search: Sequence[Section]
+
+    def all(self) -> list[Section]:
+        """Return every section."""
+        return [self.labels, *self.grid, *self.search]
+
+
+def report(params: Params, findings: Findings, sections: Sections) -> str:
+    """Return report.md."""
     tables = findings.tables
     parts = [
         "# What Byzantine workers do to distributed training",
         *_best_defences(params, tables),
         *_setting(params),
-        *_partitions_section(findings.partitions, labels),
+        *_partitions_section(findings.partitions, sections.labels),
         *_grid_section(params, tables),
-        *(_search_section(params, tables.search) if tables.search else []),
+        *_paragraphs(sections.grid),
+        *([*overview(params, tables.search), *_paragraphs(sections.search)] if tables.search else []),
         *(_published_section(params, findings.published) if findings.published is not None else []),
-        "## Figures",
     ]
-    for section in sections:
-        parts += [f"### {section.heading}", section.reading, *_links(section)]
     return "\n\n".join([*parts, *_notes(params, findings)]) + "\n"
 
 
-def _links(section: Section) -> list[str]:
-    return [f"![{section.heading}: {name}](figures/{name}.png)" for name in section.figures]
+def _paragraphs(sections: Sequence[Section]) -> list[str]:
+    return [paragraph for section in sections for paragraph in section.markdown()]
 
 
 def _best_defences(params: Params, tables: Tables) -> list[str]:
@@ -75,19 +80,8 @@ def _best_defences(params: Params, tables: Tables) -> list[str]:
             f"({best['attack']})."
         )
     if tables.search:
-        lines.append(_search_finding(params, tables.search))
+        lines += headline_finding(params, tables.search)
     return ["\n".join(lines)] if lines else []
-
-
-def _search_finding(params: Params, search: SearchTables) -> str:
-    best = max(search.worst["found"].to_dict("records"), key=lambda row: float(row["accuracy"]))
-    told = {row["defence"]: _candidate(row) for row in search.worst["literature"].to_dict("records")}
-    attack, kept, _ = _candidate(best)
-    default, believed, _ = told.get(best["defence"], NO_CANDIDATE)
-    return (
-        f"- Partition {params.search.partition}, when the attacker chooses the strength: {best['defence']} keeps most, "
-        f"{kept} % ({attack}); the literature's strengths alone would have said {believed} % ({default})."
-    )
 
 
 def _setting(params: Params) -> list[str]:
@@ -106,43 +100,8 @@ def _setting(params: Params) -> list[str]:
     return ["## Setting", markdown(["", ""], rows)]
 
 
-def described(content: dict[str, Any], leave_out: Sequence[str] = ()) -> str:
-    """Return a component's content in words.
-
-    Example:
-        >>> described({"name": "mlp", "hidden": [32, 16], "schedule": {"name": "constant"}})
-        'mlp; hidden 32, 16; schedule constant'
-    """
-    details = [f"{key} {_value(value)}" for key, value in content.items() if key != "name" and key not in leave_out]
-    return "; ".join([content["name"], *details]).replace("_", " ")
-
-
 def _defence(content: dict[str, Any]) -> str:
     return ", then ".join(described(stage) for stage in [*content["before"], content["rule"]])
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict):
-        return described(value)
-    if isinstance(value, list):
-        return listed(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def listed(values: Sequence[Any]) -> str:
-    """Return the values with commas between them."""
-    return ", ".join(map(str, values))
-
-
-def percent(fraction: float) -> str:
-    """Return a fraction as percent with three digits."""
-    return f"{100 * fraction:.3g}"
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _partitions_section(partitions: pd.DataFrame, labels: Section) -> list[str]:
@@ -150,7 +109,7 @@ def _partitions_section(partitions: pd.DataFrame, labels: Section) -> list[str]:
         [row["partition"], *(_measured(row[name], row[f"{name}_half_width"]) for name in ("G", "B"))]
         for row in partitions.to_dict("records")
     ]
-    return [f"## {labels.heading}", labels.reading, markdown(["partition", "G", "B"], rows), *_links(labels)]
+    return [f"## {labels.heading}", labels.reading, markdown(["partition", "G", "B"], rows), *labels.links()]
 
 
 def _measured(value: float, half_width: float) -> str:
@@ -184,58 +143,6 @@ def _grid_section(params: Params, tables: Tables) -> list[str]:
         "the one of the grid with the lowest mean. Its degradation is the loss against the same defence without attack."
     )
     return ["## Under the attacks of the grid", text, markdown(header, rows)]
-
-
-def _search_section(params: Params, search: SearchTables) -> list[str]:
-    searched = params.search
-    text = (
-        f"On partition {searched.partition}, {searched.trials} strengths of each of {listed(searched.attacks)} were "
-        f"tried against every defence on validation data ({len(searched.seeds)} seeds). The literature's default and "
-        f"the strength that hurt most were then measured on test data with {len(searched.confirmation_seeds)} fresh "
-        "seeds. For each defence, the attack that costs most at the literature's strength, and at the found one:"
-    )
-    measured = ["accuracy (%)", "degradation (points)"]
-    every = (
-        "The degradation in points by attack; the difference is paired by seed, and an interval with 0 shows no gain:"
-    )
-    return [
-        "## When the attacker chooses the strength",
-        text,
-        markdown(["defence", "literature says", *measured, "search finds", *measured], _worst_rows(search)),
-        every,
-        markdown(
-            ["attack", "defence", "default", "degradation", "found", "degradation", "difference"],
-            [_gain_row(params, row) for row in search.gained.to_dict("records")],
-        ),
-    ]
-
-
-def _worst_rows(search: SearchTables) -> list[list[str]]:
-    told = {row["defence"]: _candidate(row) for row in search.worst["literature"].to_dict("records")}
-    found = {row["defence"]: _candidate(row) for row in search.worst["found"].to_dict("records")}
-    return [[defence, *told.get(defence, NO_CANDIDATE), *cells] for defence, cells in found.items()]
-
-
-def _candidate(row: Mapping[Any, Any]) -> list[str]:
-    """Return attack with strength, accuracy under it, degradation."""
-    accuracy = uncertain(row["accuracy"], row["accuracy_half_width"])
-    degradation = uncertain(row["degradation"], row["degradation_half_width"])
-    return [f"{row['attack']} {row['strength']:.3g}", accuracy, degradation]
-
-
-def _gain_row(params: Params, row: Mapping[Any, Any]) -> list[str]:
-    default = row["literature_strength"]
-    limits = searched_attack(params, row["attack"]).strengths
-    at_limit = any(math.isclose(row["found_strength"], limit, rel_tol=0.01) for limit in limits)
-    return [
-        row["attack"],
-        row["defence"],
-        f"{default:.3g}" if math.isfinite(default) else "n/a",
-        uncertain(row["literature_degradation"], row["literature_degradation_half_width"]),
-        f"{row['found_strength']:.3g}{' (limit of the range)' if at_limit else ''}",
-        uncertain(row["found_degradation"], row["found_degradation_half_width"]),
-        uncertain(row["gain"], row["gain_half_width"]),
-    ]
 
 
 def _published_section(params: Params, published: pd.DataFrame) -> list[str]:
@@ -288,7 +195,7 @@ NOTES = """\
 def _notes(params: Params, findings: Findings) -> list[str]:
     tables = findings.tables
     files = ["cells", "comparison", "curves", "partitions"]
-    files += ["trials", "confirmation", "gains"] if tables.search else []
+    files += list(search_files(tables.search)) if tables.search else []
     files += ["published"] if findings.published is not None else []
     links = listed([f"[{name}.csv]({name}.csv)" for name in files])
     return [
@@ -320,10 +227,3 @@ def _diverged(params: Params, tables: Tables) -> list[str]:
 
 def _search_runs(search: SearchTables) -> dict[str, pd.DataFrame]:
     return {"trial": search.trials, "confirmation": search.confirmed}
-
-
-def searched_attack(params: Params, name: str) -> TunableAttack:
-    """Return an attack of ``search.attacks``."""
-    found = params.attacks[name]
-    assert isinstance(found, TunableAttack)  # params.py has refused every other
-    return found

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
-from pipeline import dataset, store
+from pipeline import dataset, search_export, store
 from pipeline.files import file_hash, write_json
 from pipeline.params import Params
 from pipeline.paths import DATASET
 from pipeline.plan import grid_row
+from pipeline.search_results import read_study
 from pipeline.tracking import Tracker
+from pipeline.tracking_search import study_runs
 
 
 def track(root: Path, params: Params) -> None:
@@ -22,11 +24,15 @@ def track(root: Path, params: Params) -> None:
         records = store.read_row(root, grid_row(params, attack))
         tracker.publish_row(attack, records)
         imported[f"train {attack}"] = [record.key for record in records]
-    for study in params.search.studies:
-        tracker.publish_search(study, root / "results" / "search" / study)
+    figures = root / "reports" / "figures"
+    studies = [read_study(root, params, name) for name in params.search.studies]
+    for study in studies:
+        name = study.name
+        pictures = sorted(figures.rglob(f"*.{name}.png")) + sorted(figures.rglob(f"*.{name}.*.png"))
+        tracker.publish_search(name, study_runs(study, root / "results" / "search" / name, pictures))
+    search_export.export(root / "tracking" / "optuna.db", studies)
     tracker.retire_rows(params.grid.attacks, params.search.studies)
     tracker.publish_analysis(root / "results" / "summary.json", root / "reports")
-    figures = sorted((root / "reports" / "figures").glob("*.png"))
     report = [root / "results" / "summary.json", root / "reports" / "report.md", root / "reports" / "cells.csv"]
-    tracker.publish_parent([*report, *figures, root / "params.yaml", root / "dvc.lock"])
+    tracker.publish_parent([*report, *sorted(figures.rglob("*.png")), root / "params.yaml", root / "dvc.lock"])
     write_json(root / "tracking" / "imported.json", imported)

@@ -1,18 +1,14 @@
 """Results in MLflow: a view that can be rebuilt from the result files at any time. The only importer of MLflow.
 
-A run stands for the cells of all seeds of one attack, defence and partition, or for one study of the search; each stage
-has a parent run. The tag ``cell_key`` is a run's identity: a finished run whose key is wanted stays, any other is
-deleted, and MLflow can restore it until `mlflow gc`.
+A run stands for the cells of all seeds of one attack, defence and partition, below a parent run of their stage; or for
+one trial of the search, below a run of its study. The tag ``cell_key`` is a run's identity: a finished run whose key is
+wanted stays, any other is deleted, and MLflow can restore it until `mlflow gc`.
 """
 
-import logging
 import os
-import subprocess
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -36,34 +32,27 @@ from pipeline.store import Record, groups
 from pipeline.tracking_runs import (
     DESCRIPTION,
     EXPERIMENTS,
+    VIEW,
     Content,
     Experiment,
     Heading,
     Point,
+    StudyRuns,
     analysis_run,
     experiment_tags,
     group_content,
     group_heading,
     mean_points,
-    search_runs,
 )
+from pipeline.tracking_store import artifacts, default_uri, lock_file, quiet, refuse_moved, source_tags, uri
 
 METRICS_A_CALL = 1000  # MLflow's limits
 PARAMS_A_CALL = 100
+ROW = {"train": "attack", "search": "study"}  # the tag that names a row of a stage
 DIGEST_LENGTH = 8  # what MLflow itself uses: it shows the digest in the table of runs
-PARENT, SOURCE, COMMIT = "mlflow.parentRunId", "mlflow.source.name", "mlflow.source.git.commit"
-WRITTEN_BY_DVC = ("dvc.lock", "results/summary.json")
+PARENT, SOURCE = "mlflow.parentRunId", "mlflow.source.name"
 
 ToPublish = tuple[Heading, Callable[[], Content]]
-
-
-def uri(root: Path) -> str:
-    """Return where MLflow keeps its runs: ``MLFLOW_TRACKING_URI``, else a database in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or _default_uri(root)
-
-
-def _default_uri(root: Path) -> str:
-    return f"sqlite:///{root.resolve()}/tracking/mlflow.db"
 
 
 class Tracker:
@@ -79,8 +68,8 @@ class Tracker:
     def __init__(self, root: Path, params: Params, data_hash: str) -> None:
         self._root, self._uri = root.resolve(), uri(root)
         self._outer = os.environ.pop("MLFLOW_RUN_ID", None)
-        self._lock = FileLock(_lock_file(root, self._uri))
-        self._tags = {**_source_tags(root), "data_hash": data_hash, "torch": version("torch")}
+        self._lock = FileLock(lock_file(root, self._uri))
+        self._tags = {**source_tags(root), "data_hash": data_hash, "torch": version("torch")}
         self._dataset = _dataset(params.data.source.name, data_hash)
         with self._lock:
             self._client, self._experiments = self._open()
@@ -111,10 +100,26 @@ class Tracker:
             runs.append((heading, partial(group_content, members)))
         self._publish("train", attack, runs, len(records))
 
-    def publish_search(self, attack: str, folder: Path) -> None:
-        """Make MLflow hold exactly the studies in ``folder`` for this attack."""
-        runs = [(heading, partial(_same, content)) for heading, content in search_runs(folder)]
-        self._publish("search", attack, runs, len(runs))
+    def publish_search(self, study: str, runs: StudyRuns) -> None:
+        """Make MLflow hold exactly this study."""
+        heading, content = runs.study
+        wanted = {heading.key, *(trial.key for trial, _ in runs.trials)}
+        with self._lock:
+            found = self._runs("search", study)
+            whole = wanted <= {run.data.tags["cell_key"] for run in found if run.info.status == "FINISHED"}
+            self._supersede(found, wanted if whole else ())
+            if not whole:
+                parent = self.start("search", study, heading, self._outer)
+                for trial, measured in runs.trials:
+                    self._log_trial(study, trial, measured, parent)
+                self.complete(parent, content)
+                self._client.set_experiment_tag(self._experiments["search"], f"{VIEW}{study}", runs.view)
+
+    def _log_trial(self, study: str, heading: Heading, content: Content, parent: str) -> None:
+        """Log a whole run in three calls: there are hundreds."""
+        run_id = self._create("search", study, heading, parent)
+        self._client.log_batch(run_id, metrics=_metrics(content.points), params=_params(heading))
+        self._client.set_terminated(run_id)
 
     def publish_analysis(self, summary: Path, reports: Path) -> None:
         """Make MLflow hold one run with the numbers of ``summary`` and the files of ``reports``."""
@@ -135,29 +140,33 @@ class Tracker:
             self._client.log_artifact(self._outer, str(file), None if folder == "." else folder)
 
     def retire_rows(self, trained: Collection[str], searched: Collection[str]) -> None:
-        """Delete the runs of attacks that are no longer trained, or no longer searched."""
+        """Delete the runs of attacks that are no longer trained, and of studies that are no longer made."""
         with self._lock:
-            for stage, attacks in (("train", trained), ("search", searched)):
-                for run in self._runs(stage):
-                    if run.data.tags.get("attack") not in attacks:
-                        self._client.delete_run(run.info.run_id)
+            for stage, rows in (("train", trained), ("search", searched)):
+                gone = [run for run in self._runs(stage) if run.data.tags.get(ROW[stage]) not in rows]
+                for run in gone:
+                    self._client.delete_run(run.info.run_id)
+                views = {f"{VIEW}{run.data.tags.get(ROW[stage])}" for run in gone}
+                for view in views & self._client.get_experiment(self._experiments[stage]).tags.keys():
+                    self._client.delete_experiment_tag(self._experiments[stage], view)
 
-    def start(self, stage: str, attack: str, heading: Heading, parent: str | None) -> str:
+    def start(self, stage: str, row: str, heading: Heading, parent: str | None) -> str:
         """Create a run with all but its results, and return its id."""
-        tags = {**self._tags, **_stage_tags(stage, attack), **heading.tags, "cell_key": heading.key}
-        if parent:
-            tags[PARENT] = parent
-        run_id: str = self._client.create_run(self._experiments[stage], tags=tags, run_name=heading.name).info.run_id
-        params = [Param(name, value) for name, value in heading.params.items()]
+        run_id, params = self._create(stage, row, heading, parent), _params(heading)
         for first in range(0, len(params), PARAMS_A_CALL):
             self._client.log_batch(run_id, params=params[first : first + PARAMS_A_CALL])
         self._client.log_inputs(run_id, [self._dataset])
         return run_id
 
+    def _create(self, stage: str, row: str, heading: Heading, parent: str | None) -> str:
+        tags = {**self._tags, **_stage_tags(stage, row), **heading.tags, "cell_key": heading.key}
+        if parent:
+            tags[PARENT] = parent
+        return str(self._client.create_run(self._experiments[stage], tags=tags, run_name=heading.name).info.run_id)
+
     def log(self, run_id: str, points: Sequence[Point]) -> None:
         """Log metrics, as many a call as MLflow takes."""
-        now = int(time.time() * 1000)
-        metrics = [Metric(point.metric, point.value, now, point.step) for point in points]
+        metrics = _metrics(points)
         for first in range(0, len(metrics), METRICS_A_CALL):
             self._client.log_batch(run_id, metrics=metrics[first : first + METRICS_A_CALL])
 
@@ -210,9 +219,9 @@ class Tracker:
                 self._client.delete_run(run.info.run_id)
         return kept
 
-    def _runs(self, stage: str, attack: str | None = None) -> list[Run]:
-        """Return the runs of a stage, of one attack or all."""
-        wanted = f"tags.stage = '{stage}'" + (f" and tags.attack = '{attack}'" if attack else "")
+    def _runs(self, stage: str, row: str | None = None) -> list[Run]:
+        """Return the runs of a stage, of one row or all."""
+        wanted = f"tags.stage = '{stage}'" + (f" and tags.{ROW[stage]} = '{row}'" if row else "")
         runs: list[Run] = []
         token = None
         while True:
@@ -225,7 +234,7 @@ class Tracker:
     def _open(self) -> tuple[MlflowClient, dict[str, str]]:
         """Return a client and the experiment of each stage, created where missing, the database included."""
         try:
-            with _quiet():
+            with quiet():
                 client = MlflowClient(self._uri)
             experiments = {stage: self._experiment(client, experiment) for stage, experiment in EXPERIMENTS.items()}
             if self._outer:
@@ -236,12 +245,12 @@ class Tracker:
 
     def _experiment(self, client: MlflowClient, experiment: Experiment) -> str:
         """Return the id of an experiment, ours or one that ``mlflow run --experiment-name`` has just created."""
-        location, tags = _artifacts(self._uri, experiment.name), experiment_tags(experiment)
+        location, tags = artifacts(self._uri, experiment.name), experiment_tags(experiment)
         found = client.get_experiment_by_name(experiment.name)
         if found is None:
             return str(client.create_experiment(experiment.name, artifact_location=location, tags=tags))
-        if self._uri == _default_uri(self._root):
-            _refuse_moved(found.artifact_location, str(location))
+        if self._uri == default_uri(self._root):
+            refuse_moved(found.artifact_location, str(location))
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
         if DESCRIPTION not in found.tags:
@@ -309,81 +318,22 @@ def _by_group(cells: Sequence[Planned]) -> dict[tuple[str, str, str], list[Plann
     return by_group
 
 
-def _same(content: Content) -> Content:
-    return content
+def _metrics(points: Sequence[Point]) -> list[Metric]:
+    now = int(time.time() * 1000)
+    return [Metric(point.metric, point.value, now, point.step) for point in points]
 
 
-def _stage_tags(stage: str, attack: str) -> dict[str, str]:
+def _params(heading: Heading) -> list[Param]:
+    return [Param(name, value) for name, value in heading.params.items()]
+
+
+def _stage_tags(stage: str, row: str) -> dict[str, str]:
     """Return the tags of every run of a stage; MLflow shows the source, the stage's name in dvc.yaml, as a column."""
-    if not attack:
+    if not row:
         return {"stage": stage, SOURCE: stage}
-    return {"stage": stage, "attack": attack, SOURCE: f"{stage}@{attack}"}
+    return {"stage": stage, ROW[stage]: row, SOURCE: f"{stage}@{row}"}
 
 
 def _dataset(name: str, data_hash: str) -> DatasetInput:
     dataset = Dataset(name, data_hash[:DIGEST_LENGTH], "local", '{"uri": "data/dataset.safetensors"}')
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
-
-
-def _source_tags(root: Path) -> dict[str, str]:
-    """Return the commit, and whether the working tree differs from it."""
-    elsewhere = [f":!{path}" for path in WRITTEN_BY_DVC]
-    commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--", ".", *elsewhere)
-    dirty = "unknown" if changes is None else str(bool(changes)).lower()
-    return {COMMIT: commit or "unknown", "git_dirty": dirty}
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
-
-
-def _database(address: str) -> Path | None:
-    """Return the file of an sqlite database, None for any other store."""
-    prefix = "sqlite:///"
-    return Path(address.removeprefix(prefix)).resolve() if address.startswith(prefix) else None
-
-
-def _lock_file(root: Path, address: str) -> Path:
-    """Return the lock beside the database, so that every process that uses it takes the same; create the folder."""
-    database = _database(address) or root / "tracking" / "mlflow"
-    database.parent.mkdir(parents=True, exist_ok=True)
-    return database.with_name(f"{database.name}.lock")
-
-
-def _refuse_moved(found: str, expected: str) -> None:
-    """Report a project that was moved or copied: MLflow stores absolute paths, and would write to the old ones."""
-    if found != expected and Path(found).parts[-3:] == Path(expected).parts[-3:]:
-        raise UserError(
-            f"{Path(expected).parents[1]} was made elsewhere: its artifacts lie in {found}; "
-            "remove the folder tracking, then run `dvc repro`"
-        )
-
-
-def _artifacts(address: str, experiment: str) -> str | None:
-    """Return where an experiment's artifacts go: beside the database, or where a server decides.
-
-    MLflow's own choice is a folder in the working directory: under ``mlflow run`` of a URL, the temporary clone.
-    """
-    database = _database(address)
-    return str(database.parent / "artifacts" / experiment) if database else None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Open a database without two dozen lines on its tables, and without a warning about MLflow's own code."""
-    loggers = [logging.getLogger(name) for name in ("mlflow.store.db.utils", "alembic")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # MLflow 3.17 asks SQLAlchemy for a loader strategy that SQLAlchemy 2.1 deprecates.
-            warnings.filterwarnings("ignore", message="The ``noload`` loader strategy", category=DeprecationWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -19,28 +19,30 @@ from pipeline.store import Record
 
 
 class Experiment(NamedTuple):
-    """An experiment of MLflow, and the columns of the view of its runs that is saved with it."""
+    """An experiment of MLflow, with the columns and the filter of the view of its runs that is saved with it."""
 
     name: str
     description: str
     columns: tuple[str, ...]
+    filter: str = ""
 
 
 DESCRIPTION = "mlflow.note.content"
-GROUP = ("tags.`defence`", "tags.`partition`")
+VIEW = "mlflow.sharedViewState."
 TRAINING = ("test_accuracy", "test_accuracy_min", "test_accuracy_sd", "diverged")
-CONFIRMED = ("confirmed_degradation_literature", "confirmed_degradation_found", "literature_strength", "found_strength")
+CONFIRMED = ("confirmed_degradation_literature", "confirmed_degradation_found", "trials")
 # The analysis has an experiment of its own: its metrics would be empty columns beside the training runs.
 EXPERIMENTS = {
     "train": Experiment(
         "byzantine-training",
         "A run for each attack, defence and partition: the mean over its seeds.",
-        (*(f"metrics.`{name}`" for name in TRAINING), "params.`attack.strength`", *GROUP),
+        (*(f"metrics.`{name}`" for name in TRAINING), "params.`attack.strength`", "tags.`defence`", "tags.`partition`"),
     ),
     "search": Experiment(
         "byzantine-search",
-        "A run for each attack and defence: the search for the strength that hurts most.",
-        (*(f"metrics.`{name}`" for name in CONFIRMED), *GROUP),
+        "A run for each study, the search for the attack that hurts most, and below it one for each trial.",
+        (*(f"metrics.`{name}`" for name in CONFIRMED), "tags.`study`", "tags.`mode`", "tags.`partition`"),
+        "tags.mode LIKE '%'",
     ),
     "analysis": Experiment("byzantine-analysis", "Summary, figures and report over all results.", ()),
 }
@@ -50,10 +52,14 @@ def experiment_tags(experiment: Experiment) -> dict[str, str]:
     """Return the description, and where columns are given, a saved view with them: MLflow shows no metric by itself."""
     tags = {DESCRIPTION: experiment.description, "mlflow.experimentKind": "custom_model_development"}
     if experiment.columns:
-        state = json.dumps({"selectedColumns": experiment.columns})
-        view = {"name": "Results", "createdAt": int(time.time() * 1000), "state": state}
-        tags["mlflow.sharedViewState.results"] = json.dumps(view)
+        state = {"selectedColumns": experiment.columns, "searchFilter": experiment.filter}
+        tags[f"{VIEW}results"] = view("Results", state)
     return tags
+
+
+def view(name: str, state: Mapping[str, Any]) -> str:
+    """Return a saved view of the runs of an experiment, as MLflow's pages keep it in a tag."""
+    return json.dumps({"name": name, "createdAt": int(time.time() * 1000), "state": json.dumps(state)})
 
 
 class Point(NamedTuple):
@@ -87,6 +93,17 @@ class Content:
 
     points: list[Point]
     artifacts: dict[str, bytes]
+
+
+Whole = tuple[Heading, Content]
+
+
+class StudyRuns(NamedTuple):
+    """What MLflow shows of a study: its own run, one for each trial, and a saved view of these."""
+
+    study: Whole
+    trials: list[Whole]
+    view: str
 
 
 def group_heading(cells: Sequence[Planned], keys: Sequence[str]) -> Heading:
@@ -155,43 +172,6 @@ def _by_seed(records: Sequence[Record], tables: Sequence[Mapping[str, np.ndarray
         [pd.DataFrame({"seed": seed, **columns}) for seed, columns in zip(seeds, tables, strict=True)],
         ignore_index=True,
     )
-
-
-def search_runs(folder: Path) -> list[tuple[Heading, Content]]:
-    """Return a run for each defence of the search in ``folder``."""
-    study = read_json(folder / "study.json")
-    trials, confirmation = pd.read_csv(folder / "trials.csv"), pd.read_csv(folder / "confirmation.csv")
-    return [
-        (
-            _search_heading(study, str(defence)),
-            _search_content(rows, confirmation[confirmation["defence"] == defence]),
-        )
-        for defence, rows in trials.groupby("defence", sort=False)
-    ]
-
-
-def _search_heading(study: Mapping[str, Any], defence: str) -> Heading:
-    return Heading(
-        name=f"{defence} | {study['attack']} | {study['partition']}",
-        key=content_hash([study["key"], defence]),
-        tags={"defence": defence, "partition": study["partition"]},
-        params=flatten(study["content"]),
-    )
-
-
-def _search_content(trials: pd.DataFrame, confirmation: pd.DataFrame) -> Content:
-    means = trials.groupby("trial")[["strength", "degradation"]].mean()
-    means["best_degradation"] = means["degradation"].cummax()
-    points = [
-        Point(name, trial, float(value))
-        for name in ("strength", "degradation", "best_degradation")
-        for trial, value in zip(means.index.tolist(), means[name], strict=True)
-    ]
-    last = int(means.index[-1])
-    for candidate, row in confirmation.groupby("candidate")[["strength", "degradation"]].mean().iterrows():
-        points.append(Point(f"{candidate}_strength", last, float(row["strength"])))
-        points.append(Point(f"confirmed_degradation_{candidate}", last, float(row["degradation"])))
-    return Content(finite(points), {"trials.csv": _csv(trials), "confirmation.csv": _csv(confirmation)})
 
 
 def analysis_run(summary: Path, reports: Path) -> tuple[Heading, Content]:

@@ -5,13 +5,14 @@ import math
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from ruamel.yaml import YAML
+from searched import study
 
 from pipeline import params as parameters
 from pipeline.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_METRICS
 from pipeline.plan import grid_row
 from pipeline.store import Record
+from pipeline.tracking_search import study_runs
 
 PROJECT = Path(__file__).parents[1]
 DATA_HASH = "0123456789abcdef" * 4
@@ -25,7 +26,7 @@ def params(**grid):
     raw["training"] |= {"steps": STEPS, "evaluate_every": EVERY}
     raw["grid"] |= {"attacks": ["none", "ipm"], "defences": ["mean", "krum"], "seeds": [0, 1, 2]}
     raw["grid"] |= {"partitions": ["alpha_03"], **grid}
-    raw["search"]["attacks"] = ["ipm"]
+    raw["search"]["studies"] = ["ipm"]
     return parameters.validate(raw)
 
 
@@ -63,25 +64,15 @@ def live_row(tracker, records, attack="ipm"):
     return tracker.live_row(attack, [found.planned for found in records], keys)
 
 
-def search(folder, key="a" * 16):
-    """Write a search of three trials against two defences, as the stage does."""
+def search(root, name="ipm", mode="strength", key="a" * 16, picture=b"\x89PNG"):
+    """What MLflow is to show of a study of three trials against two defences."""
+    folder = root / "results" / "search" / name
     folder.mkdir(parents=True, exist_ok=True)
-    trials = [
-        {"defence": defence, "trial": trial, "strength": 0.1 * (trial + 1), "seed": seed, "degradation": value + seed}
-        for defence in ("mean", "krum")
-        for trial, value in enumerate([0.1, 0.3, 0.2])
-        for seed in (0, 1)
-    ]
-    confirmed = [
-        {"defence": defence, "candidate": candidate, "strength": strength, "seed": 7, "degradation": 2 * strength}
-        for defence in ("mean", "krum")
-        for candidate, strength in (("literature", 0.1), ("found", 0.2))
-    ]
-    pd.DataFrame(trials).to_csv(folder / "trials.csv", index=False)
-    pd.DataFrame(confirmed).to_csv(folder / "confirmation.csv", index=False)
-    study = {"key": key, "attack": "ipm", "partition": "alpha_03", "content": {"trials": 3, "seeds": [0, 1]}}
-    (folder / "study.json").write_text(json.dumps(study))
-    return folder
+    (folder / "trials.csv").write_text("defence")
+    (folder / "study.json").write_text("{}")
+    (root / f"strength.{name}.png").write_bytes(picture)
+    found = study(name, mode, defences=("mean", "krum"), trials=3, key=key)
+    return study_runs(found, folder, [root / f"strength.{name}.png"])
 
 
 def analysis(root, accuracy):

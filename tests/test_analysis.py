@@ -1,15 +1,17 @@
-"""Tables: hand-computed intervals, pairing by seed, one seed, diverged cells, the search."""
+"""Tables of the grid: hand-computed intervals, pairing by seed, one seed, diverged cells; the summary."""
 
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from searched import study
 from support import parameters
 
 from pipeline import analysis
 from pipeline.metrics import EVALUATION_METRICS
 from pipeline.plan import planned
+from pipeline.search_tables import search_tables
 from pipeline.store import Record
 
 PARAMS = parameters()
@@ -44,29 +46,6 @@ def row_of(table, **names) -> pd.Series:
     rows = table[np.logical_and.reduce([table[column] == value for column, value in names.items()])]
     assert len(rows) == 1
     return rows.iloc[0]
-
-
-@pytest.mark.parametrize(
-    ("values", "confidence", "expected"),
-    [
-        ([0.0, 2.0], 0.95, 12.7062),  # t = 12.7062 with 1 degree of freedom, s / sqrt(n) = 1
-        ([1.0, 2.0, 3.0, 4.0, 5.0], 0.95, 2.776445 * math.sqrt(2.5 / 5)),
-        ([1.0, 2.0, 3.0, 4.0, 5.0], 0.99, 4.604095 * math.sqrt(2.5 / 5)),
-        ([7.0, 7.0, 7.0], 0.95, 0.0),
-    ],
-)
-def test_t_half_width_of_printed_tables(values, confidence, expected):
-    assert analysis.t_half_width(values, confidence) == pytest.approx(expected, rel=1e-5, abs=1e-12)
-
-
-@pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan, 2.0], [1.0, math.inf]])
-def test_no_half_width_without_two_finite_values(values):
-    assert math.isnan(analysis.t_half_width(values, 0.95))
-
-
-def test_a_mean_does_not_leave_out_a_value_that_is_not_finite():
-    assert analysis.mean_of_all(pd.Series([1.0, 2.0])) == 1.5
-    assert math.isnan(analysis.mean_of_all(pd.Series([1.0, math.nan])))
 
 
 def test_cells_name_what_they_are():
@@ -194,88 +173,37 @@ def test_wide_curves_have_a_column_a_defence():
     assert tables["iid.none"].to_dict("list") == {"steps_done": [0, 6], "mean": [0.0, 0.8], "krum": [0.0, 0.6]}
 
 
-def measured(seeds, degradations, **names) -> list[dict]:
-    """Rows of a search table, for a clean accuracy of 0.9."""
-    return [
-        {
-            **names,
-            "seed": seed,
-            "clean_accuracy": 0.9,
-            "attacked_accuracy": 0.9 - d,
-            "degradation": d,
-            "diverged": False,
-        }
-        for seed, d in zip(seeds, degradations, strict=True)
-    ]
-
-
-@pytest.fixture
-def study():
-    trials = [
-        *measured([100, 101], [0.1, 0.3], defence="krum", trial=0, origin="literature", strength=0.1),
-        *measured([100, 101], [0.5, 0.5], defence="krum", trial=1, origin="grid", strength=2.0),
-    ]
-    confirmation = [
-        *measured([200, 201], [0.1, 0.5], defence="krum", candidate="literature", strength=0.1),
-        *measured([201, 200], [0.6, 0.2], defence="krum", candidate="found", strength=2.0),
-        *measured([200, 201], [0.4, 0.4], defence="mean", candidate="found", strength=3.0),
-    ]
-    return analysis.Study("ipm", pd.DataFrame(trials), pd.DataFrame(confirmation))
-
-
-def test_trials_are_averaged_over_the_seeds_of_the_search(study):
-    first = row_of(analysis.trials_table([study], 0.95), trial=0)
-    assert (first["attack"], first["origin"], first["strength"], first["seeds"]) == ("ipm", "literature", 0.1, 2)
-    assert first["degradation"] == pytest.approx(0.2)
-    assert first["degradation_half_width"] == pytest.approx(12.7062 * 0.1, rel=1e-5)
-
-
-def test_gain_is_paired_by_seed(study):
-    gain = row_of(analysis.gains([study], 0.95), defence="krum")
-    assert (gain["literature_strength"], gain["found_strength"]) == (0.1, 2.0)
-    assert gain["literature_degradation"] == pytest.approx(0.3)
-    assert gain["found_degradation"] == pytest.approx(0.4)
-    assert gain["gain"] == pytest.approx(0.1)
-    assert gain["gain_half_width"] == pytest.approx(0, abs=1e-12)
-
-
-def test_gain_without_a_literature_strength_is_not_known(study):
-    gain = row_of(analysis.gains([study], 0.95), defence="mean")
-    assert gain["found_degradation"] == pytest.approx(0.4)
-    assert gain[["literature_strength", "literature_degradation", "gain", "gain_half_width"]].isna().all()
-
-
-def test_worst_confirmed_is_the_attack_that_degrades_most(study):
-    stronger = study.confirmation.assign(degradation=study.confirmation["degradation"] + 0.1)
-    both = analysis.confirmation_table([study, analysis.Study("alie", study.trials, stronger)], 0.95)
-    worst = analysis.worst_confirmed(both, "found")
-    assert dict(zip(worst["defence"], worst["attack"], strict=True)) == {"krum": "alie", "mean": "alie"}
-    assert list(analysis.worst_confirmed(both, "literature")["defence"]) == ["krum"]
-
-
-def test_summary_holds_grid_and_search(study):
-    grid = records({("none", "krum"): [0.9, 0.9], ("ipm", "krum"): [0.5, 0.4]})
-    tables = analysis.tabulate(grid, [study], 0.95)
+def test_summary_holds_grid_and_search():
+    grid = records({("none", "mean"): [0.9, 0.9], ("ipm", "mean"): [0.5, 0.4], ("none", "krum"): [0.8, 0.8]})
+    search = search_tables(
+        [study("ipm", defences=("mean",)), study("b", "breakdown", defences=("mean",))], ["mean"], 5, 0.95
+    )
+    tables = analysis.tabulate(grid, search, 0.95)
     rows = analysis.summary_rows(tables, "iid")
-    assert rows["iid.krum"] == {
+    found = row_of(search.confirmed, study="ipm", candidate="found")
+    assert rows["iid.mean"] == {
         "clean": 0.9,
         "worst_attack": "ipm",
         "accuracy": 0.45,
         "degradation": 0.45,
         "half_width": 0.6353,
         "found_attack": "ipm",
-        "found_strength": 2.0,
-        "found_accuracy": 0.5,
-        "found_degradation": 0.4,
-        "found_half_width": 2.541,
+        "found_strength": analysis.plain(found["strength"]),
+        "found_accuracy": analysis.plain(found["accuracy"]),
+        "found_degradation": analysis.plain(found["degradation"]),
+        "found_half_width": analysis.plain(found["degradation_half_width"]),
     }
-    summary = analysis.summary(rows, tables.search)
-    assert summary["grid"]["iid"]["krum"] == rows["iid.krum"]
-    assert summary["search"]["ipm"]["mean"]["gain"] is None
+    assert "found_attack" not in rows["iid.krum"]
+    summary = analysis.summary(rows, search)
+    assert summary["grid"]["iid"]["mean"] == rows["iid.mean"]
+    assert set(summary["search"]) == {"ipm"}  # a breakdown is a curve, not a number
+    row = summary["search"]["ipm"]["mean"]
+    assert row["difference"] == pytest.approx(row["found_degradation"] - row["literature_degradation"], rel=2e-3)
+    assert row["significant"] is True
 
 
 def test_summary_without_a_search_or_a_second_seed():
-    tables = analysis.tabulate(records({("none", "krum"): [0.9], ("ipm", "krum"): [0.5]}), [], 0.95)
+    tables = analysis.tabulate(records({("none", "krum"): [0.9], ("ipm", "krum"): [0.5]}), None, 0.95)
     rows = analysis.summary_rows(tables, "iid")
     assert rows == {
         "iid.krum": {"clean": 0.9, "worst_attack": "ipm", "accuracy": 0.5, "degradation": 0.4, "half_width": None}

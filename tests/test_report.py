@@ -7,16 +7,17 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from analysable import GRID, outputs, results
+from analysable import GRID, outputs, results, undrawn
 from matplotlib.patches import Rectangle
 from support import blobs, parameters, train, write_dataset
 
-from pipeline import analysis, figures, report, store
+from pipeline import figures, report, store
 from pipeline.errors import UserError
 from pipeline.files import read_json, write_json
 from pipeline.plan import grid_row
 
 PARAMS = parameters(GRID)
+TABLES = ("cells", "comparison", "curves", "trials", "confirmation", "literature_and_found", "transfer")
 SETTING = figures.Setting(chance=0.1, confidence=0.95, steps=6)
 
 
@@ -37,20 +38,25 @@ def root(analysed, tmp_path):
 @pytest.fixture
 def no_figures(monkeypatch):
     """Saves the seconds that drawing takes, where only text and tables matter."""
-    monkeypatch.setattr(report, "draw", lambda params, tables: [])
+    monkeypatch.setattr(report, "draw", undrawn)
 
 
 def test_writes_every_output(analysed):
     assert {name for name in outputs(analysed) if not name.startswith("reports/plots/")} == {
         "results/summary.json",
         *(f"results/metrics/{p}.{d}.json" for p in ("iid", "alpha_03") for d in ("mean", "krum", "median")),
-        *(f"reports/{name}.csv" for name in ("cells", "comparison", "curves", "trials", "confirmation", "gains")),
+        *(f"reports/{name}.csv" for name in TABLES),
         "reports/partitions.csv",
         "reports/report.md",
         *(f"reports/figures/{kind}.{p}.png" for kind in ("heatmap", "curves", "labels") for p in ("iid", "alpha_03")),
         "reports/figures/literature_and_found.png",
         "reports/figures/strength.sign_flip.png",
         "reports/figures/strength.alie.png",
+        "reports/figures/transfer.sign_flip.png",
+        "reports/figures/transfer.alie.png",
+        "reports/figures/search/history.sign_flip.png",
+        "reports/figures/search/history.alie.png",
+        *(f"reports/figures/search/importance.alie.{d}.png" for d in ("mean", "krum")),  # its sign varies, too
     }
     plots = {path.stem for path in (analysed / "reports" / "plots").iterdir()}
     assert plots == {f"{p}.{a}" for p in ("iid", "alpha_03") for a in ("none", "sign_flip", "ipm")}
@@ -105,7 +111,9 @@ def test_plots_have_the_columns_that_dvc_reads(analysed):
 def test_report_names_every_figure_and_no_other(analysed):
     text = (analysed / "reports" / "report.md").read_text(encoding="utf-8")
     named = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
-    assert sorted(named) == sorted(f"figures/{path.name}" for path in (analysed / "reports" / "figures").iterdir())
+    assert sorted(named) == sorted(
+        path.relative_to(analysed / "reports").as_posix() for path in (analysed / "reports" / "figures").rglob("*.png")
+    )
 
 
 def test_links_of_the_report_exist(analysed):
@@ -123,34 +131,25 @@ def test_report_states_computed_numbers(analysed):
     assert "nan" not in re.findall(r"[a-z]+", text)
 
 
-def test_report_tells_where_the_found_strength_is_at_the_limit(root, no_figures):
-    path = root / "results" / "search" / "alie" / "confirmation.csv"
-    table = pd.read_csv(path)
-    table.loc[table["candidate"] == "found", "strength"] = PARAMS.attacks["alie"].strengths[1]
-    table.to_csv(path, index=False)
-    report.analyse(root, PARAMS)
-    assert (root / "reports" / "report.md").read_text().count("(limit of the range)") == 2
-
-
 def test_a_dropped_defence_partition_and_attack_leave_no_trace(root):
     dropped = {"grid.defences": ["mean", "krum"], "grid.partitions": ["iid"], "grid.attacks": ["none", "sign_flip"]}
-    less = parameters({**GRID, **dropped, "search.attacks": []})
+    less = parameters({**GRID, **dropped, "search.studies": []})
     report.analyse(root, less)
     after = outputs(root)
-    assert not [name for name in after if re.search(r"alpha_03|ipm|alie|strength|literature|trials|gains", name)]
+    assert not [name for name in after if re.search(r"alpha_03|ipm|alie|strength|literature|trials|transfer", name)]
     for name, content in after.items():
         if not name.endswith(".png"):
             assert not re.search(r"\bmedian\b|alpha_03|\bipm\b|alie|found", content.decode()), name
 
 
 def test_one_seed_shows_not_available(root):
-    report.analyse(root, parameters({**GRID, "grid.seeds": [1], "search.attacks": []}))
+    report.analyse(root, parameters({**GRID, "grid.seeds": [1], "search.studies": []}))
     assert "| iid | krum | 91.0 ± n/a | ipm | 21.0 ± n/a | 70.0 ± n/a |" in (root / "reports/report.md").read_text()
     assert read_json(root / "results/metrics/iid.krum.json")["half_width"] is None
 
 
 def test_a_grid_without_attacks(root):
-    report.analyse(root, parameters({**GRID, "grid.attacks": ["none"], "search.attacks": []}))
+    report.analyse(root, parameters({**GRID, "grid.attacks": ["none"], "search.studies": []}))
     assert read_json(root / "results/metrics/iid.krum.json")["worst_attack"] is None
     assert "| iid | krum | 90.5 ± 6.4 | n/a | n/a ± n/a | n/a ± n/a |" in (root / "reports/report.md").read_text()
 
@@ -211,7 +210,7 @@ def test_trained_cells_end_to_end(tmp_path):
             "grid.defences": ["mean", "krum"],
             "grid.partitions": ["iid"],
             "grid.seeds": [0, 1],
-            "search.attacks": [],
+            "search.studies": [],
         }
     )
     accuracies = []
@@ -229,19 +228,18 @@ def test_trained_cells_end_to_end(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def tables(analysed):
-    records = [r for attack in PARAMS.grid.attacks for r in store.read_row(analysed, grid_row(PARAMS, attack))]
-    studies = [report.read_study(analysed, PARAMS, attack) for attack in PARAMS.search.attacks]
-    return analysis.tabulate(records, studies, 0.95)
+def findings(analysed):
+    return report.find(analysed, PARAMS, blobs())
 
 
 @pytest.fixture(scope="module")
-def sections(tables):
-    return [report.draw_labels(PARAMS, blobs()), *report.draw(PARAMS, tables)]
+def tables(findings):
+    return findings.tables
 
 
-def test_nothing_is_clipped_and_legends_stand_outside_the_data(sections):
-    for name, figure in [named for section in sections for named in section.figures.items()]:
+def test_nothing_is_clipped_and_legends_stand_outside_the_data(findings, tmp_path):
+    sections = report.draw(PARAMS, blobs(), findings, tmp_path)
+    for name, figure in [named for section in sections.all() for named in section.figures.items()]:
         figure.draw_without_rendering()
         drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
         assert min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) >= -0.01, name
@@ -288,28 +286,3 @@ def test_a_defence_looks_the_same_whatever_else_is_in_the_grid_and_no_two_look_a
     styles = figures.line_styles([f"defence_{i}" for i in range(20)])
     assert len({(style.color, str(style.linestyle)) for style in styles.values()}) == 20
     assert figures.line_styles(["defence_0", "defence_1"])["defence_1"] == styles["defence_1"]
-
-
-def test_strength_marks_literature_trials_and_confirmation(tables):
-    search, styles = tables.search, figures.line_styles(PARAMS.defences)
-    figure = figures.strengths(search.trials, search.confirmed, "alie", "alpha_03", styles, SETTING)
-    panel = {axes.get_title(): axes for axes in figure.axes}["krum"]
-    default = PARAMS.attacks["alie"].literature(7, 2)[0]
-    vertical = [line for line in panel.lines if len(line.get_xdata()) == 2 and len(set(line.get_xdata())) == 1]
-    assert [line.get_xdata()[0] for line in vertical] == [default]
-    trials = next(line for line in panel.lines if line.get_color() == styles["krum"].color)
-    assert list(trials.get_xdata()) == sorted([default, 0.5, 7.0])
-    points = {line.get_marker(): line for line in panel.lines}
-    assert points["s"].get_xdata() == [default]
-    assert points["*"].get_xdata() == [7.0]
-    assert points["*"].get_ydata() == pytest.approx([100 * (0.3 + 0.2005)])
-    assert panel.get_xscale() == "log"
-
-
-def test_dumbbells_end_at_both_degradations(tables):
-    styles = figures.line_styles(PARAMS.defences)
-    figure = figures.dumbbells(tables.search.gained, "alpha_03", styles, SETTING)
-    panel = {axes.get_title(): axes for axes in figure.axes}["alie"]
-    ends = {line.get_marker(): line.get_xdata()[0] for line in panel.lines if line.get_ydata()[0] == 0}
-    assert ends["o"] == pytest.approx(100 * (0.1 + 0.2005))
-    assert ends["D"] == pytest.approx(100 * (0.3 + 0.2005))

@@ -5,14 +5,14 @@ import shutil
 
 import pandas as pd
 import pytest
-from analysable import GRID, outputs, results
+from analysable import GRID, outputs, results, undrawn
 from support import parameters
 
 from pipeline import report
 from pipeline.errors import UserError
 from pipeline.files import write_text
 
-SMALL_GRID = {**GRID, "search.attacks": [], "grid.defences": ["mean", "krum"]}
+SMALL_GRID = {**GRID, "search.studies": [], "grid.defences": ["mean", "krum"]}
 CSV = "tables/published.csv"
 NAMED = {**SMALL_GRID, "analysis.published": CSV}
 ROWS = """\
@@ -34,7 +34,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def root(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "draw", lambda params, tables: [])
+    monkeypatch.setattr(report, "draw", undrawn)
     shutil.copytree(trained, tmp_path / "project")
     write_text(tmp_path / "project" / CSV, ROWS)
     return tmp_path / "project"

@@ -1,57 +1,24 @@
 """MLflow holds exactly the results: live or afterwards, once or again, from one process or several."""
 
-import json
 import subprocess
 import sys
 import textwrap
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import DATA_HASH, EVALUATED, STEPS, analysis, live_row, params, row, search, train
+from made_up import DATA_HASH, EVALUATED, STEPS, analysis, live_row, params, row, train
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from tracked import children, ids, names, runs
 
 from pipeline.errors import UserError
-from pipeline.tracking import Tracker, uri
+from pipeline.tracking import Tracker
 from pipeline.tracking_runs import EXPERIMENTS
+from pipeline.tracking_store import uri
 
 PROJECT = Path(__file__).parents[1]
-
-
-@pytest.fixture(autouse=True)
-def no_mlflow_environment(monkeypatch):
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="session")
-def database(tmp_path_factory):
-    """A database without experiments: creating its tables takes seconds, so tests start from a copy of the file."""
-    path = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of MLflow's own code; Tracker is tested without this
-        MlflowClient(f"sqlite:///{path}")
-    return path.read_bytes()
-
-
-def runs(root, stage="train", view=ViewType.ACTIVE_ONLY):
-    client = MlflowClient(uri(root))
-    experiment = client.get_experiment_by_name(EXPERIMENTS[stage].name).experiment_id
-    return list(client.search_runs([experiment], run_view_type=view))
-
-
-def children(root, stage="train"):
-    return [run for run in runs(root, stage) if "cell_key" in run.data.tags]
-
-
-def names(found):
-    return sorted(run.info.run_name for run in found)
-
-
-def ids(found):
-    return {run.info.run_id for run in found}
+pytestmark = pytest.mark.usefixtures("no_mlflow_environment")
 
 
 def described(root):
@@ -71,18 +38,6 @@ def _described(client, run, name):
     files = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     inputs = [(used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs]
     return run.info.status, run.data.params, tags, history, files, inputs
-
-
-@pytest.fixture
-def root(tmp_path, database):
-    (tmp_path / "tracking").mkdir()
-    (tmp_path / "tracking" / "mlflow.db").write_bytes(database)
-    return tmp_path
-
-
-@pytest.fixture
-def tracker(root):
-    return Tracker(root, params(), DATA_HASH)
 
 
 def test_a_run_holds_parameters_curves_and_final_metrics(root, tracker):
@@ -235,50 +190,6 @@ def test_attacks_that_left_the_grid_are_retired(root, tracker):
     tracker.retire_rows(["none"], [])
     assert {run.data.tags["attack"] for run in runs(root)} == {"none"}
     assert len(runs(root)) == 3
-
-
-def test_a_search_is_a_run_for_each_defence(root, tracker):
-    folder = search(root / "results" / "search" / "ipm")
-    tracker.publish_search("ipm", folder)
-    tracker.publish_search("ipm", folder)
-    assert names(runs(root, "search")) == ["krum | ipm | alpha_03", "mean | ipm | alpha_03", "search ipm"]
-    krum = next(run for run in children(root, "search") if run.data.tags["defence"] == "krum")
-    history = MlflowClient(uri(root)).get_metric_history(krum.info.run_id, "best_degradation")
-    assert [(point.step, round(point.value, 9)) for point in history] == [(0, 0.6), (1, 0.8), (2, 0.8)]
-    expected = {"found_strength": 0.2, "literature_strength": 0.1}
-    expected |= {"confirmed_degradation_found": 0.4, "confirmed_degradation_literature": 0.2}
-    assert {name: krum.data.metrics[name] for name in expected} == pytest.approx(expected)
-    assert krum.data.params == {"trials": "3", "seeds": "[0, 1]"}
-    table = Path(krum.info.artifact_uri, "trials.csv").read_text(encoding="utf-8")
-    assert "krum" in table
-    assert "mean" not in table
-
-
-def _columns(experiment):
-    kinds = [column.rstrip("`").split(".`") for column in experiment.columns]
-    return {kind: {name for of, name in kinds if of == kind} for kind in ("metrics", "params", "tags")}
-
-
-def test_saved_views_show_what_the_runs_hold(root, tracker):
-    tracker.publish_row("ipm", row(params()))
-    tracker.publish_search("ipm", search(root / "results"))
-    for stage in ("train", "search"):
-        shown, run = _columns(EXPERIMENTS[stage]), children(root, stage)[0]
-        assert shown["metrics"]
-        assert shown["metrics"] <= run.data.metrics.keys()
-        assert shown["params"] <= run.data.params.keys()
-        assert shown["tags"] <= run.data.tags.keys()
-        experiment = MlflowClient(uri(root)).get_experiment(run.info.experiment_id)
-        view = json.loads(experiment.tags["mlflow.sharedViewState.results"])
-        assert json.loads(view["state"])["selectedColumns"] == list(EXPERIMENTS[stage].columns)
-
-
-def test_a_changed_search_supersedes(root, tracker):
-    tracker.publish_search("ipm", search(root / "results"))
-    before = ids(children(root, "search"))
-    tracker.publish_search("ipm", search(root / "results", key="b" * 16))
-    assert len(children(root, "search")) == 2
-    assert not before & ids(children(root, "search"))
 
 
 def test_the_analysis_is_one_run_superseded_by_content(root, tracker):

@@ -93,6 +93,7 @@ def _training(steps: int, batch_size: int) -> Training:
         batch_size=batch_size,
         local_update=Gradient(),
         clip=None,
+        tf32=False,
         augment="none",
         learning_rate=RATE,
         schedule=Constant(),
