@@ -1,6 +1,6 @@
 """The core: R replicas of Byzantine distributed training, step by step."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,12 +9,9 @@ import torch
 from torch import Tensor
 
 from pipeline.capture import stepper
-from pipeline.cell import Cell
-from pipeline.dataset import Dataset
-from pipeline.gradients import Backend
 from pipeline.local import with_momentum
 from pipeline.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_METRICS, diagnostics, evaluate
-from pipeline.program import Program, State, at, build
+from pipeline.program import Program, State, at
 from pipeline.sampling import put, take
 from pipeline.server import update
 
@@ -59,20 +56,16 @@ class Result:
 Watch = Callable[[int, dict[str, np.ndarray]], None]
 
 
-def run(cells: Sequence[Cell], dataset: Dataset, backend: Backend, device: torch.device, watch: Watch) -> list[Result]:
-    """Train ``cells`` in one batch.
+def run(program: Program, watch: Watch) -> list[Result]:
+    """Train the replicas of ``program``.
 
     Args:
-        cells: R cells that can share a batch.
-        dataset: Normalised data.
-        backend: How gradients are computed.
-        device: Where.
+        program: Of R cells.
         watch: Called at every evaluation with the number of steps done and ``{metric: [R]}``.
 
     Returns:
         One result a cell, in order.
     """
-    program = build(cells, dataset, backend, device)
     take_step = stepper(partial(step, program), program.start())
     history: list[Tensor] = []
     evaluated: list[int] = []
@@ -90,7 +83,7 @@ def run(cells: Sequence[Cell], dataset: Dataset, backend: Backend, device: torch
     final = _final(program, take_step.state)
     return [
         Result(_of(steps, r), evaluated, _of(curves, r), {name: float(values[r]) for name, values in final.items()})
-        for r in range(len(cells))
+        for r in range(len(program.initial))
     ]
 
 
