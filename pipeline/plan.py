@@ -86,11 +86,6 @@ def replica_bytes(cell: Cell, dataset: Dataset) -> int:
     return 4 * (COPIES * vectors + ACTIVATION_COPIES * samples * activations(network, dataset.shape))
 
 
-def work(cell: Cell, dataset: Dataset) -> int:
-    """Return how many numbers the defence of one replica reads in a whole training."""
-    return cell.training.steps * cell.threat.received * cell.model.network(dataset.shape, dataset.classes).size
-
-
 def activations(network: Network, shape: Shape) -> int:
     """Return how many numbers the layers of a network put out for one image of ``shape``, the image included.
 

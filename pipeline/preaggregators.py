@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.registry import Component, Registry
 from pipeline.rng import Stream
-from pipeline.vectors import mix, squared_distances
+from pipeline.vectors import mix, squared_distances, squared_distances_to
 
 
 class Mixed(NamedTuple):
@@ -268,12 +268,11 @@ class AdaptiveRobustClipping(PreAggregator):
 
 def _norms(vectors: Tensor) -> Tensor:
     """Return the norms ``[..., n]``, infinite where a vector is not finite; in float64, where no float32 overflows."""
-    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float64)
-    return lengths.nan_to_num(nan=torch.inf, posinf=torch.inf)
+    return squared_distances_to(vectors.new_zeros(()).expand(vectors.shape[-1]), vectors).sqrt()
 
 
 def _clipped(vectors: Tensor, norms: Tensor, longest: Tensor) -> Mixed:
     """Return the vectors whose ``norms`` exceed ``longest`` (both float64) at that length; zero if not finite."""
     factors = torch.where(norms > longest, longest / norms, 1.0).to(vectors.dtype)
-    clipped = (vectors * factors[..., None]).masked_fill(factors[..., None] == 0, 0.0)
+    clipped = (vectors * factors[..., None]).masked_fill_(factors[..., None] == 0, 0.0)
     return Mixed(clipped, torch.diag_embed(factors))

@@ -1,6 +1,6 @@
 """The core: R replicas of Byzantine distributed training, step by step."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,13 +9,10 @@ import torch
 from torch import Tensor
 
 from pipeline.capture import stepper
-from pipeline.cell import Cell
-from pipeline.dataset import Dataset
 from pipeline.detection import flagged
-from pipeline.gradients import Backend
 from pipeline.local import with_momentum
 from pipeline.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_METRICS, diagnostics, evaluate
-from pipeline.program import Program, State, at, build
+from pipeline.program import Program, State, at
 from pipeline.sampling import put, take
 from pipeline.server import update
 
@@ -47,7 +44,7 @@ class Result:
     """What one cell gave.
 
     Attributes:
-        steps: ``STEP_METRICS``, each ``[T]``; with ``detect`` also ``flagged``.
+        steps: ``STEP_METRICS``, each ``[T]``; with ``Program.detect`` also ``flagged``.
         evaluated: Steps done at each evaluation, ``[E]``, from 0 to T.
         evaluations: ``EVALUATION_METRICS``, each ``[E]``.
         final: ``FINAL_METRICS``, one number each.
@@ -62,29 +59,17 @@ class Result:
 Watch = Callable[[int, dict[str, np.ndarray]], None]
 
 
-def run(
-    cells: Sequence[Cell],
-    dataset: Dataset,
-    backend: Backend,
-    device: torch.device,
-    watch: Watch,
-    detect: bool = False,
-) -> list[Result]:
-    """Train ``cells`` in one batch.
+def run(program: Program, watch: Watch) -> list[Result]:
+    """Train the replicas of ``program``.
 
     Args:
-        cells: R cells that can share a batch.
-        dataset: Normalised data.
-        backend: How gradients are computed.
-        device: Where.
+        program: Of R cells.
         watch: Called at every evaluation with the number of steps done and ``{metric: [R]}``.
-        detect: Measure at every step what share of the Byzantine vectors a filter would flag.
 
     Returns:
         One result a cell, in order.
     """
-    program = build(cells, dataset, backend, device, detect)
-    measured_at_steps = [*STEP_METRICS, *(["flagged"] if detect else [])]
+    measured_at_steps = [*STEP_METRICS, *(["flagged"] if program.detect else [])]
     take_step = stepper(partial(step, program), program.start())
     history: list[Tensor] = []
     evaluated: list[int] = []
@@ -102,7 +87,7 @@ def run(
     final = _final(program, take_step.state)
     return [
         Result(_of(steps, r), evaluated, _of(curves, r), {name: float(values[r]) for name, values in final.items()})
-        for r in range(len(cells))
+        for r in range(len(program.initial))
     ]
 
 

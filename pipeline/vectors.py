@@ -219,24 +219,46 @@ def gram_around_median(vectors: Tensor) -> tuple[Tensor, Tensor]:
     return products, usable | ~usable.any(dim=-1, keepdim=True)
 
 
-def centred(products: Tensor, weights: Tensor) -> Tensor:
-    """Return the inner products of rows around their weighted mean, from those around any point.
+def products_around_mean(distances: Tensor, weights: Tensor) -> Tensor:
+    """Return the inner products of rows around their weighted mean, from their squared distances alone.
+
+    <x_i - mu, x_j - mu> = (a_i + a_j - s - d_ij) / 2 with a_i = sum_j w_j d_ij and s = sum_i w_i a_i
 
     Args:
-        products: ``[..., n, n]``, symmetric.
-        weights: ``[..., n]``, of sum 1.
+        distances: d, ``[..., n, n]``, squared, finite.
+        weights: w, ``[..., n]``, of sum 1.
 
     Returns:
         ``[..., n, n]``.
 
     Example:
-        >>> centred(torch.tensor([[1.0, 3.0], [3.0, 9.0]]), weights=torch.tensor([0.5, 0.5]))
+        >>> products_around_mean(torch.tensor([[0.0, 4.0], [4.0, 0.0]]), weights=torch.tensor([0.5, 0.5]))
         tensor([[ 1., -1.],
                 [-1.,  1.]])
     """
-    to_mean = (products * weights[..., None, :]).sum(dim=-1, keepdim=True)
-    mean_square = (to_mean * weights[..., None]).sum(dim=-2, keepdim=True)
-    return products - to_mean - to_mean.mT + mean_square
+    to_mean = (distances * weights[..., None, :]).sum(dim=-1, keepdim=True)
+    twice_variance = (to_mean * weights[..., None]).sum(dim=-2, keepdim=True)
+    return (to_mean + to_mean.mT - twice_variance - distances) / 2
+
+
+def usable_distances(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the squared distances between the usable rows, and which rows are usable.
+
+    A row that is not finite, or whose square overflows, is infinitely far from the majority: it is not usable, and its
+    distances are given as zero. If no row is usable, all are called so: what is chosen among them is then not finite
+    whatever the choice.
+
+    Args:
+        vectors: ``[..., n, d]``.
+
+    Returns:
+        ``[..., n, n]``, float64, and ``[..., n]``, bool.
+    """
+    distances = squared_distances(vectors).double()
+    near = distances.isfinite()
+    usable = 2 * near.sum(dim=-1) > vectors.shape[-2]
+    distances = distances.where(near & usable[..., None] & usable[..., None, :], 0.0)
+    return distances, usable | ~usable.any(dim=-1, keepdim=True)
 
 
 def top_eigenvalue(matrices: Tensor) -> Tensor:

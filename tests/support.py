@@ -14,6 +14,7 @@ from pipeline.dataset import Dataset, Split, write_tensors
 from pipeline.gradients import vmap_gradients
 from pipeline.params import Params, validate
 from pipeline.plan import planned
+from pipeline.program import build
 from pipeline.simulation import Result, run
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +80,7 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
 
 
 def train(cells, dataset, backend=vmap_gradients, watch=lambda *_: None) -> list[Result]:
-    return run(cells, dataset, backend, CPU, watch)
+    return run(build(cells, dataset, backend, CPU), watch)
 
 
 def assert_identical(result: Result, other: Result) -> None:

@@ -1,14 +1,17 @@
 """Cells are trained in batches that fit, on the device that the parameters name."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from support import assert_identical, blobs, cell, parameters, train
+from support import CPU, assert_identical, blobs, cell, parameters, train
 
 from pipeline import execution
 from pipeline.errors import UserError
 from pipeline.gradients import backend, loop_gradients, replica_gradients, vmap_gradients
 from pipeline.models import MODELS
 from pipeline.plan import replica_bytes
+from pipeline.program import build
 from pipeline.simulation import run
 
 DATASET = blobs()
@@ -35,10 +38,10 @@ def test_every_cell_is_trained_once_whatever_the_memory(replicas):
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("CPU: can't allocate memory")])
 def test_a_batch_without_memory_is_halved_and_the_results_are_the_same(error, monkeypatch):
-    def run_two_at_most(cells, *rest):
-        if len(cells) > 2:
+    def run_two_at_most(program, watch):
+        if len(program.initial) > 2:
             raise error
-        return run(cells, *rest)
+        return run(program, watch)
 
     cells = [cell(seed=seed) for seed in range(5)]
     expected = train(cells, DATASET)
@@ -75,7 +78,9 @@ def test_memory_is_the_limit_or_a_share_of_what_is_free():
 def test_long_runs_are_compiled_where_there_is_a_compiler(steps, compiler, expected, monkeypatch):
     monkeypatch.setattr(execution, "which", lambda _: "/usr/bin/g++" if compiler else None)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "kept")
-    assert execution._worth_compiling([cell(changes={"training.steps": steps})], DATASET) is expected
+    program = build([cell()], DATASET, vmap_gradients, CPU)
+    long = replace(program, training=program.training.replace(steps=steps))
+    assert execution.worth_compiling(long) is expected
 
 
 def test_a_convolution_is_computed_by_the_backend_measured_to_be_the_fastest(monkeypatch):
@@ -113,7 +118,7 @@ def test_the_watch_of_a_batch_is_told_its_evaluations():
 )
 def test_the_gradient_backend_is_the_one_named(name, expected, monkeypatch):
     used = []
-    monkeypatch.setattr(execution, "run", lambda cells, dataset, chosen, *_: used.append(chosen) or [])
+    monkeypatch.setattr(execution, "run", lambda program, _: used.append(program.gradients) or [])
     list(execution.train([cell()], DATASET, settings(gradients=name), lambda _: lambda *_: None))
     assert used == [expected]
 

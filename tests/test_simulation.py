@@ -18,7 +18,8 @@ from pipeline.gradients import loop_gradients, vmap_gradients
 from pipeline.metrics import EVALUATION_METRICS, STEP_METRICS
 from pipeline.partition import minibatches
 from pipeline.plan import grid_row
-from pipeline.simulation import build, step
+from pipeline.program import build
+from pipeline.simulation import step
 
 DATASET = blobs()
 DEFENCES = ["mean", "median", "trimmed_mean", "krum", "geometric_median", "nnm_trimmed_mean"]

@@ -8,17 +8,18 @@ import torch
 from oracles import unequal_vectors
 
 from pipeline.vectors import (
-    centred,
     distances_to_others,
     gram_around_median,
     lowest,
     median_over_last,
     mix,
     norms,
+    products_around_mean,
     squared_distances,
     squared_distances_to,
     top_eigenvalue,
     top_eigenvector,
+    usable_distances,
 )
 
 HOSTILE = {"none": None, "1e4": 1e4, "1e15": 1e15, "inf": math.inf, "-inf": -math.inf, "nan": math.nan}
@@ -165,12 +166,25 @@ def test_the_products_around_the_median_do_not_depend_on_the_batch():
     assert all(torch.equal(together[i, j], gram_around_median(vectors[i, j])[0]) for i in range(2) for j in range(3))
 
 
-def test_centred_products_are_those_of_centred_rows():
+def test_products_around_the_mean_are_those_of_centred_rows():
     points, weights = unequal_vectors(3, 7, 20), unequal_vectors(3, 7, seed=1).abs()
     weights = weights / weights.sum(dim=-1, keepdim=True)
     around = points - (weights[..., None] * points).sum(dim=-2, keepdim=True)
-    found = centred((points - 5) @ (points - 5).mT, weights)
+    found = products_around_mean(squared_distances(points), weights)
     torch.testing.assert_close(found, around @ around.mT)
+
+
+def test_usable_distances_leave_out_rows_that_are_infinitely_far():
+    vectors = unequal_vectors(9, 20)
+    expected = in_float64(vectors[3:])
+    vectors[0, 3], vectors[1], vectors[2] = math.nan, math.inf, 1e200
+    distances, usable = usable_distances(vectors)
+    assert usable.tolist() == [False] * 3 + [True] * 6
+    assert not distances[:3].any()
+    torch.testing.assert_close(distances[3:, 3:], expected)
+    distances, usable = usable_distances(torch.full((4, 2), math.nan))
+    assert usable.all()
+    assert not distances.any()
 
 
 @pytest.mark.parametrize("shape", [(), (2,), (2, 3)], ids=str)

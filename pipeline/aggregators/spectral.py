@@ -10,24 +10,26 @@ from torch import Tensor
 from pipeline.aggregators import AGGREGATORS, Aggregated
 from pipeline.aggregators.base import HalfTolerant, mean_of, weighted_mean
 from pipeline.rng import Stream
-from pipeline.vectors import centred, gram_around_median, lowest, top_eigenvector
+from pipeline.vectors import lowest, products_around_mean, top_eigenvector, usable_distances
 
 
-def principal(products: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def principal(distances: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest variance of weighted vectors, and the squared projections on its direction.
 
     The n x n Gram matrix of sqrt(w_i) (x_i - mu) has the eigenvalues of the d x d covariance
     sum_i w_i (x_i - mu) (x_i - mu)^T; its top eigenvector is proportional to sqrt(w_i) <x_i - mu, v>.
 
     Args:
-        products: ``[..., n, n]``, inner products of the vectors around any point.
+        distances: ``[..., n, n]``, squared.
         weights: ``[..., n]``, at least 0, of sum 1.
 
     Returns:
         ``[...]``, the largest eigenvalue of the covariance, and ``[..., n]``, ``<x_i - mu, v>^2``, 0 where w_i = 0.
     """
     root = weights.sqrt()
-    variance, eigenvector = top_eigenvector(root[..., None] * centred(products, weights) * root[..., None, :])
+    variance, eigenvector = top_eigenvector(
+        root[..., None] * products_around_mean(distances, weights) * root[..., None, :]
+    )
     projections = variance[..., None] * eigenvector.square() / weights.clamp_min(torch.finfo(weights.dtype).tiny)
     return variance, projections.where(weights > 0, 0.0)
 
@@ -67,18 +69,18 @@ class CAF(HalfTolerant):
     def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
         """Return the filtered mean of ``vectors [..., n, d]``."""
         del stream
-        products, usable = gram_around_median(vectors)
-        return weighted_mean(self._weights(products, usable.double(), f), vectors, state)
+        distances, usable = usable_distances(vectors)
+        return weighted_mean(self._weights(distances, usable.double(), f), vectors, state)
 
-    def _weights(self, products: Tensor, c: Tensor, f: int) -> Tensor:
-        """Return the weights ``[..., n]``, started at ``c [..., n]``, given the inner products ``[..., n, n]``."""
+    def _weights(self, distances: Tensor, c: Tensor, f: int) -> Tensor:
+        """Return the weights ``[..., n]``, started at ``c [..., n]``, given the squared distances ``[..., n, n]``."""
         n = c.shape[-1]
         best = c / c.sum(dim=-1, keepdim=True)
         least = torch.full_like(c[..., :1], torch.inf)
         for _ in range(2 * f):
             total = c.sum(dim=-1, keepdim=True)
             weights = c / total.clamp_min(torch.finfo(c.dtype).tiny)
-            variance, t = principal(products, weights)
+            variance, t = principal(distances, weights)
             better = (total > n - 2 * f) & (variance[..., None] < least)
             least = variance[..., None].where(better, least)
             best = weights.where(better, best)
@@ -141,8 +143,8 @@ class DnC(HalfTolerant):
 
     def _keep(self, vectors: Tensor, f: int) -> Tensor:
         """Return which of ``vectors [..., n, s]`` are kept, ``[..., n]``."""
-        products, usable = gram_around_median(vectors)
-        weights = usable / usable.sum(dim=-1, keepdim=True, dtype=products.dtype)
-        _, scores = principal(products, weights)
+        distances, usable = usable_distances(vectors)
+        weights = usable / usable.sum(dim=-1, keepdim=True, dtype=distances.dtype)
+        _, scores = principal(distances, weights)
         scores = scores.masked_fill(~usable, torch.inf)
         return lowest(scores, vectors.shape[-2] - math.floor(self.c * f)) & usable

@@ -13,7 +13,7 @@ from pipeline.aggregators import AGGREGATORS, Aggregated
 from pipeline.aggregators.base import HalfTolerant, mean_of, ratio
 from pipeline.diameter import subset_of_least_diameter
 from pipeline.rng import Stream
-from pipeline.vectors import centred, gram_around_median, squared_distances, top_eigenvalue
+from pipeline.vectors import products_around_mean, squared_distances, top_eigenvalue, usable_distances
 
 
 @AGGREGATORS.register
@@ -107,8 +107,8 @@ class SMEA(HalfTolerant):
         del stream
         n = vectors.shape[-2]
         subsets = _subsets(n, n - f).to(vectors.device)
-        products, usable = gram_around_median(vectors)
-        best = subsets[_top_eigenvalues(products, usable, subsets).argmin(dim=-1)]
+        distances, usable = usable_distances(vectors)
+        best = subsets[_top_eigenvalues(distances, usable, subsets).argmin(dim=-1)]
         return mean_of(torch.zeros_like(usable).scatter(-1, best, True), vectors, state)
 
 
@@ -118,11 +118,11 @@ def _subsets(n: int, size: int) -> Tensor:
     return torch.tensor(list(combinations(range(n), size)))
 
 
-def _top_eigenvalues(products: Tensor, usable: Tensor, subsets: Tensor) -> Tensor:
+def _top_eigenvalues(distances: Tensor, usable: Tensor, subsets: Tensor) -> Tensor:
     """Return (n - f) times the top eigenvalue of every subset's covariance, infinite with an unusable member.
 
     Args:
-        products: ``[..., n, n]``, inner products of the vectors around any point.
+        distances: ``[..., n, n]``, squared.
         usable: ``[..., n]``.
         subsets: ``[C, n - f]``.
 
@@ -131,14 +131,14 @@ def _top_eigenvalues(products: Tensor, usable: Tensor, subsets: Tensor) -> Tenso
     """
     size = max(1, _ELEMENTS // (subsets.shape[-1] ** 2 * usable[..., 0].numel()))
     starts = range(0, len(subsets), size)
-    found = [top_eigenvalue(_of_subsets(products, subsets[start : start + size])) for start in starts]
+    found = [top_eigenvalue(_of_subsets(distances, subsets[start : start + size])) for start in starts]
     return torch.cat(found, dim=-1).masked_fill(~usable[..., subsets].all(dim=-1), torch.inf)
 
 
 _ELEMENTS = 2**18  # of the matrices that are held at a time
 
 
-def _of_subsets(products: Tensor, subsets: Tensor) -> Tensor:
+def _of_subsets(distances: Tensor, subsets: Tensor) -> Tensor:
     """Return the Gram matrices ``[..., C, m, m]`` of ``subsets [C, m]``, centred on the mean of each subset."""
-    part = products[..., subsets[:, :, None], subsets[:, None, :]]
-    return centred(part, torch.full_like(part[..., 0], 1 / subsets.shape[-1]))
+    part = distances[..., subsets[:, :, None], subsets[:, None, :]]
+    return products_around_mean(part, torch.full_like(part[..., 0], 1 / subsets.shape[-1]))

@@ -79,16 +79,11 @@ def _seconds_of_row(attack: str, workload: Workload, setting: Setting) -> float:
 def _trained(cells: list[Cell], workload: Workload, device: torch.device) -> list[Result]:
     """Return the results in the order of the cells."""
     name: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
-    execution = Execution(device=name, memory_gb=_memory_gb(device), gradients="vmap")
+    execution = Execution(device=name, memory_gb=None, gradients="auto")
     found = dict[int, Result]()
     for positions, results in train(cells, workload.dataset(), execution, unwatched):
         found.update(zip(positions, results, strict=True))
     return [found[position] for position in range(len(cells))]
-
-
-def _memory_gb(device: torch.device) -> float:
-    """Return what a batch may take: 60 % of what a GPU has free, 2 GB on a CPU."""
-    return 0.6e-9 * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 2.0
 
 
 def _rates(workload: Workload, setting: Setting) -> Iterator[Row]:

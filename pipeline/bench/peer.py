@@ -9,14 +9,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pipeline.bench.document import Row
 from pipeline.bench.timing import Action, Setting, alternating
-from pipeline.bench.workloads import RATE, SHARE, Workload, mnist, mnist_models, one_dnn, stepper
+from pipeline.bench.workloads import RATE, SHARE, Workload, mnist, mnist_models, stepper
 from pipeline.dataset import Dataset
 from pipeline.errors import UserError
 
 TITLE = "A step of ByzFL on the same workload"
 METHOD = (
-    "The step of `step` at R = 1, and ByzFL 0.0.11: its `Client`, `ByzantineClient` and `Server` in the loop of its "
-    "`benchmark.train`, without evaluations, on the same random images in memory (`TensorDataset`, "
+    "The step of `step`, divided by R, and ByzFL 0.0.11: its `Client`, `ByzantineClient` and `Server` in the loop of "
+    "its `benchmark.train`, without evaluations, on the same random images in memory (`TensorDataset`, "
     "no transformation), with its models of the same sizes (its logistic regression has a sigmoid besides). "
     "One process, the same threads, in turns; ratio of medians."
 )
@@ -34,17 +34,19 @@ def measure(setting: Setting) -> Iterator[Row]:
         raise UserError("ByzFL is not installed; `pip install -e '.[peer]'` brings it")
     for name, model in mnist_models(tiny=False).items():
         workload = mnist(model, setting.tiny)
-        actions = {
-            "ours": stepper(workload.program(1, setting.device)),
-            "byzfl": byzfl_step(MODELS[name], workload, setting.device),
-        }
+        replicas = [1, 2] if setting.tiny else [1, 16]
+        actions = {str(number): stepper(workload.program(number, setting.device)) for number in replicas}
+        actions["byzfl"] = byzfl_step(MODELS[name], workload, setting.device)
         times = alternating(actions, setting)
-        yield {
-            "model": name,
-            "ours ms": times["ours"],
-            "ByzFL ms": times["byzfl"],
-            "ByzFL / ours": times["byzfl"] / times["ours"],
-        }
+        for number in replicas:
+            ours = times[str(number)] / number
+            yield {
+                "model": name,
+                "R": number,
+                "ours ms a replica": ours,
+                "ByzFL ms": times["byzfl"],
+                "ByzFL / ours": times["byzfl"] / ours,
+            }
 
 
 def byzfl_step(model: str, workload: Workload, device: torch.device) -> Action:
@@ -56,7 +58,7 @@ def byzfl_step(model: str, workload: Workload, device: torch.device) -> Action:
     byzantine = ByzantineClient({"name": "ALittleIsEnough", "f": f, "parameters": {"tau": TAU}})
 
     def action() -> None:
-        one_dnn(True)
+        torch.backends.mkldnn.set_flags(True)  # type: ignore[no-untyped-call]
         for client in clients:
             client.compute_gradients()
         honest = [client.get_flat_gradients_with_momentum() for client in clients]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import count
 from typing import Any
 
@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pipeline import capture
 from pipeline.attacks import ATTACKS
 from pipeline.bench.timing import Action
 from pipeline.cell import Cell, Threat, Training
+from pipeline.columns import fused
 from pipeline.dataset import Dataset, Split
 from pipeline.defence import Defence
-from pipeline.gradients import vmap_gradients
+from pipeline.execution import keep_freed_memory, set_precision, worth_compiling
+from pipeline.gradients import backend
 from pipeline.local import Gradient
 from pipeline.models import MODELS, Model, Network, Shape
 from pipeline.partition import IID
@@ -28,7 +31,7 @@ from pipeline.simulation import step
 CLASSES = 10
 RATE = 0.1
 SHARE = 1000  # training images of a worker
-STEPS = 1024  # minibatches that are drawn, enough for the most rounds of a measurement
+STEPS = 1024  # of a run, more than the most rounds of a measurement
 
 NNM_TRIMMED_MEAN = {"before": [{"name": "nnm"}], "rule": {"name": "trimmed_mean"}}
 ALIE = {"name": "alie", "strength": 1.5}
@@ -74,7 +77,8 @@ class Workload:
 
     def program(self, number: int, device: torch.device) -> Program:
         """Return the program of :meth:`replicas`."""
-        return build(self.replicas(number), self.dataset(), vmap_gradients, device)
+        gradients = backend("auto", MODELS.parse(self.model, "bench"), device)
+        return build(self.replicas(number), self.dataset(), gradients, device)
 
     @property
     def samples(self) -> int:
@@ -135,19 +139,17 @@ def threat(workers: int, byzantine: int) -> Threat:
     return Threat(workers=workers, byzantine=byzantine, tolerated=byzantine, sampled=None)
 
 
-def one_dnn(on: bool) -> None:
-    """Switch oneDNN: off in our training (see ``pipeline.execution``), on elsewhere, as torch has it."""
-    torch.backends.mkldnn.set_flags(on)  # type: ignore[no-untyped-call]
-
-
 def stepper(program: Program) -> Action:
     """Return an action that does one Byzantine step at each call, as :func:`pipeline.execution.train` does it."""
-    state, steps = program.start(), count()
+    keep_freed_memory()
+    compiled = worth_compiling(program)
+    with fused(compiled):
+        take_step, steps = capture.stepper(partial(step, program), program.start()), count()
 
     def action() -> None:
-        nonlocal state
-        one_dnn(False)
-        state, _ = step(program, state, next(steps) % STEPS)
+        set_precision(program.gradients, tf32=False)
+        with fused(compiled):
+            take_step(next(steps))
 
     return action
 
@@ -160,7 +162,7 @@ def plain_sgd(network: Network, dataset: Dataset, samples: int, device: torch.de
     steps = count()
 
     def action() -> None:
-        one_dnn(True)
+        torch.backends.mkldnn.set_flags(True)  # type: ignore[no-untyped-call]
         chosen = drawn[next(steps) % STEPS]
         logits = torch.func.functional_call(network.module, leaves, (data.inputs[chosen],))
         gradients = torch.autograd.grad(cross_entropy(logits, data.labels[chosen]), list(leaves.values()))
