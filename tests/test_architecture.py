@@ -40,7 +40,7 @@ FAMILIES = {
     "aggregators": ["base", "__init__", "coordinatewise", "distance", "iterative", "selection", "spectral", "subsets"],
     "bench": [
         *("__init__", "document", "obvious", "tables", "timing"),
-        *("subjects", "workloads", "grid", "memory", "peer", "rules", "startup", "steps", "command"),
+        *("subjects", "workloads", "grid", "memory", "rules", "startup", "steps", "peer", "command"),
     ],
     "images": ["base", "__init__", "downloaded", "offline"],
     "attacks": ["space", "base", "__init__", "bounded", "noise", "omniscient", "history", "optimal", "poisoning"],

@@ -8,8 +8,9 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from pipeline.bench.document import Row
-from pipeline.bench.timing import Action, Setting, alternating
-from pipeline.bench.workloads import RATE, SHARE, Workload, mnist, mnist_models, stepper
+from pipeline.bench.steps import in_turns_with
+from pipeline.bench.timing import Action, Setting
+from pipeline.bench.workloads import RATE, SHARE, Workload, mnist, mnist_models
 from pipeline.dataset import Dataset
 from pipeline.errors import UserError
 
@@ -34,18 +35,14 @@ def measure(setting: Setting) -> Iterator[Row]:
         raise UserError("ByzFL is not installed; `pip install -e '.[peer]'` brings it")
     for name, model in mnist_models(tiny=False).items():
         workload = mnist(model, setting.tiny)
-        replicas = [1, 2] if setting.tiny else [1, 16]
-        actions = {str(number): stepper(workload.program(number, setting.device)) for number in replicas}
-        actions["byzfl"] = byzfl_step(MODELS[name], workload, setting.device)
-        times = alternating(actions, setting)
-        for number in replicas:
-            ours = times[str(number)] / number
+        byzfl = byzfl_step(MODELS[name], workload, setting.device)
+        for number, ours, other in in_turns_with(byzfl, workload, setting):
             yield {
                 "model": name,
                 "R": number,
                 "ours ms a replica": ours,
-                "ByzFL ms": times["byzfl"],
-                "ByzFL / ours": times["byzfl"] / ours,
+                "ByzFL ms": other,
+                "ByzFL / ours": other / ours,
             }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from pipeline.bench.document import Row
-from pipeline.bench.timing import Setting, alternating
+from pipeline.bench.timing import Action, Setting, alternating
 from pipeline.bench.workloads import Workload, digits, mnist, mnist_models, plain_sgd, stepper
 
 STEP_TITLE = "A step against plain SGD on the same samples"
@@ -24,24 +24,29 @@ def measure_steps(setting: Setting) -> Iterator[Row]:
     """Yield a row for each model and R."""
     for name, model in mnist_models(setting.tiny).items():
         workload = mnist(model, setting.tiny)
-        yield from _against_plain(name, workload, [1, 2] if setting.tiny else [1, 16], setting)
+        yield from _against_plain(name, workload, setting)
 
 
-def _against_plain(name: str, workload: Workload, replicas: list[int], setting: Setting) -> Iterator[Row]:
-    programs = {number: workload.program(number, setting.device) for number in replicas}
-    network = programs[replicas[0]].network
-    actions = {"plain": plain_sgd(network, workload.dataset(), workload.samples, setting.device)}
-    actions |= {str(number): stepper(program) for number, program in programs.items()}
-    times = alternating(actions, setting)
-    for number in replicas:
-        ours = times[str(number)] / number
+def _against_plain(name: str, workload: Workload, setting: Setting) -> Iterator[Row]:
+    network = workload.program(1, setting.device).network
+    plain = plain_sgd(network, workload.dataset(), workload.samples, setting.device)
+    for number, ours, other in in_turns_with(plain, workload, setting):
         yield {
             "model": name,
             "R": number,
-            "plain SGD ms": times["plain"],
+            "plain SGD ms": other,
             "ours ms a replica": ours,
-            "ours / plain": ours / times["plain"],
+            "ours / plain": ours / other,
         }
+
+
+def in_turns_with(other: Action, workload: Workload, setting: Setting) -> Iterator[tuple[int, float, float]]:
+    """Yield R, the milliseconds of our step divided by R, and those of ``other``, measured in turns."""
+    replicas = [1, 2] if setting.tiny else [1, 16]
+    ours = {str(number): stepper(workload.program(number, setting.device)) for number in replicas}
+    times = alternating({"other": other, **ours}, setting)
+    for number in replicas:
+        yield number, times[str(number)] / number, times["other"]
 
 
 def measure_replicas(setting: Setting) -> Iterator[Row]:
