@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.errors import UserError
-from pipeline.files import read_json
+from pipeline.files import file_hash, read_json
 from pipeline.params import Params
 from pipeline.search.study import Study
 
@@ -29,7 +29,8 @@ class StudyResult:
         description: ``study.json``: ``key``, ``mode``, ``attacks``, ``partition``, ``content`` (the search section,
             with the study's sampler), ``spaces`` (attack -> parameter -> ``low``, ``high``, ``log`` or
             ``choices``), ``literature`` (attack -> list of parameters, the default first, at the threat of
-            params.yaml), ``absent`` (``defence``, ``byzantine``, ``reason``), ``stopped_after`` (trials).
+            params.yaml), ``absent`` (``defence``, ``byzantine``, ``reason``), ``stopped_after`` (trials),
+            ``files`` (table -> sha256 of its file).
         trials: A row a (defence, byzantine, trial, seed), on validation data.
         confirmation: A row a (defence, byzantine, candidate, seed), on test data and fresh seeds.
         transfer: A row a (from_defence, to_defence, seed), on the confirmation's seeds; None where none was made.
@@ -54,18 +55,20 @@ def read_study(root: Path, params: Params, name: str) -> StudyResult:
     titles = [title for title in COLUMNS if title != "transfer" or with_transfer]
     try:
         description: dict[str, Any] = read_json(folder / "study.json")
-        tables = {title: _read(folder, title) for title in titles}
-        made_with = {key: value for key, value in description.items() if key not in ("key", "stopped_after")}
+        tables = {title: _read(folder, title, description["files"][title]) for title in titles}
+        made_with = {key: value for key, value in description.items() if key not in ("key", "stopped_after", "files")}
     except FileNotFoundError:
         raise UserError(f"{folder}: no such result; {again}") from None
-    except (OSError, AttributeError, ValueError, TypeError) as error:
+    except (OSError, AttributeError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{folder}: not a whole result ({error}); {again}") from None
     if made_with != _as_json(study.description()):
         raise UserError(f"{folder}: searched with other parameters than params.yaml states; {again}")
     return StudyResult(name, description, tables["trials"], tables["confirmation"], tables.get("transfer"))
 
 
-def _read(folder: Path, title: str) -> pd.DataFrame:
+def _read(folder: Path, title: str, written: str) -> pd.DataFrame:
+    if file_hash(folder / f"{title}.csv") != written:
+        raise ValueError(f"{title}.csv is not as it was written")
     table = pd.read_csv(folder / f"{title}.csv", dtype={"flagged": float})
     if list(table.columns) != COLUMNS[title]:
         raise ValueError(f"{title}.csv has other columns")

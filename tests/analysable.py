@@ -9,7 +9,7 @@ import pandas as pd
 from support import blobs, write_dataset
 
 from pipeline import report, store
-from pipeline.files import write_json, write_text
+from pipeline.files import file_hash, write_json, write_text
 from pipeline.metrics import STEP_METRICS
 from pipeline.plan import grid_row
 from pipeline.report_text import Sections
@@ -100,7 +100,8 @@ def write_study(root, params, name):
     }
     for title, found in tables.items():
         write_text(folder / f"{title}.csv", pd.DataFrame(found)[COLUMNS[title]].to_csv(index=False))
-    write_json(folder / "study.json", {"key": "k", **declared.description(), "stopped_after": 3})
+    files = {title: file_hash(folder / f"{title}.csv") for title in tables}
+    write_json(folder / "study.json", {"key": "k", **declared.description(), "stopped_after": 3, "files": files})
 
 
 def results(root, params) -> Path:

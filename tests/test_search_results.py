@@ -58,6 +58,14 @@ def test_a_broken_file_is_told(name, text, root):
         read_study(root, parameters(SMALL), "ipm")
 
 
+@pytest.mark.parametrize("name", ["trials.csv", "confirmation.csv", "transfer.csv"])
+def test_a_file_cut_at_the_end_of_a_line_is_told(name, root):
+    file = root / "results" / "search" / "ipm" / name
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(UserError, match=rf"ipm: not a whole result \({name} is not as it was written\)"):
+        read_study(root, parameters(SMALL), "ipm")
+
+
 @pytest.mark.parametrize(
     "change",
     [

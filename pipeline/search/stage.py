@@ -38,8 +38,12 @@ def search_study(root: Path, params: Params, name: str) -> None:
     folder = root / "results" / "search" / name
     for title, table in tables.items():
         write_text(folder / f"{title}.csv", table.to_csv(index=False))
-    stopped = {"stopped_after": int(trials["trial"].max()) + 1}
-    write_json(folder / "study.json", {"key": study.key(data_hash), **study.description(), **stopped})
+    made = {
+        "key": study.key(data_hash),
+        "stopped_after": int(trials["trial"].max()) + 1,
+        "files": {title: file_hash(folder / f"{title}.csv") for title in tables},
+    }
+    write_json(folder / "study.json", {**study.description(), **made})
 
 
 def _written(table: pd.DataFrame, label: str) -> pd.DataFrame:
