@@ -28,7 +28,7 @@ MODULES = {
     "simulator": "pipeline.execution",
     "download, prepare": "pipeline.params, pipeline.data",
     "train": "pipeline.params, pipeline.train",
-    "search": "pipeline.params, pipeline.search",
+    "search": "pipeline.params, pipeline.search.stage",
     "analysis": "pipeline.params, pipeline.report",
     "track": "pipeline.params, pipeline.track",
 }
