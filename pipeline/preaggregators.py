@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.registry import Component, Registry
 from pipeline.rng import Stream
-from pipeline.vectors import mix, squared_distances, squared_distances_to
+from pipeline.vectors import mix, squared_distances, squared_norms
 
 
 class Mixed(NamedTuple):
@@ -213,7 +213,7 @@ class Clipping(PreAggregator):
     def apply(self, vectors: Tensor, f: int, stream: Stream | None = None) -> Mixed:
         """Return the clipped ``vectors [..., n, d]``."""
         del f, stream
-        return _clipped(vectors, _norms(vectors), vectors.new_full((), self.c, dtype=torch.float64))
+        return _clipped(vectors, squared_norms(vectors).sqrt(), vectors.new_full((), self.c, dtype=torch.float64))
 
 
 @PREAGGREGATORS.register
@@ -262,17 +262,15 @@ class AdaptiveRobustClipping(PreAggregator):
         del stream
         n = vectors.shape[-2]
         clipped = 2 * f * (n - f) // n
-        norms = _norms(vectors)
+        norms = squared_norms(vectors).sqrt()
         return _clipped(vectors, norms, norms.sort(dim=-1).values[..., n - clipped - 1, None])
-
-
-def _norms(vectors: Tensor) -> Tensor:
-    """Return the norms ``[..., n]``, infinite where a vector is not finite; in float64, where no float32 overflows."""
-    return squared_distances_to(vectors.new_zeros(()).expand(vectors.shape[-1]), vectors).sqrt()
 
 
 def _clipped(vectors: Tensor, norms: Tensor, longest: Tensor) -> Mixed:
     """Return the vectors whose ``norms`` exceed ``longest`` (both float64) at that length; zero if not finite."""
     factors = torch.where(norms > longest, longest / norms, 1.0).to(vectors.dtype)
-    clipped = (vectors * factors[..., None]).masked_fill_(factors[..., None] == 0, 0.0)
+    clipped, erased = vectors * factors[..., None], factors[..., None] == 0
+    looks = vectors.device.type == "cpu"  # a GPU would have to wait for the answer
+    if not looks or erased.any():
+        clipped.masked_fill_(erased, 0.0)
     return Mixed(clipped, torch.diag_embed(factors))

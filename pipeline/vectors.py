@@ -64,19 +64,49 @@ def squared_distances_to(point: Tensor, vectors: Tensor) -> Tensor:
         vectors: ``[..., n, d]``.
 
     Returns:
-        ``[..., n]``, float64; infinite where the row or the point is not finite.
+        ``[..., n]``, float64, to a relative 1e-6 above 1e-30; infinite where the row or the point is not finite.
 
     Example:
         >>> squared_distances_to(torch.zeros(2), torch.tensor([[3.0, 4.0], [torch.nan, 0.0]])).tolist()
         [25.0, inf]
     """
-    flat = vectors.reshape(-1, *vectors.shape[-2:])
     points = point.expand(*vectors.shape[:-2], vectors.shape[-1]).reshape(-1, 1, vectors.shape[-1])
+    return _square_sums(vectors, points)
+
+
+def squared_norms(vectors: Tensor) -> Tensor:
+    """Return the squared norms of rows: :func:`squared_distances_to` zero.
+
+    Args:
+        vectors: ``[..., n, d]``.
+
+    Returns:
+        ``[..., n]``, float64; infinite where a row is not finite.
+    """
+    return _square_sums(vectors, None)
+
+
+def _square_sums(vectors: Tensor, points: Tensor | None) -> Tensor:
+    """Return the sums of squares of ``vectors [..., n, d]`` minus ``points [R, 1, d]``.
+
+    Those that overflow in float32 are summed in float64. Every row has its own choice, so none depends on another.
+    """
+    flat = vectors.reshape(-1, *vectors.shape[-2:])
+    sums = _square_sums_in(flat.dtype, flat, points)
+    looks = flat.device.type == "cpu"  # a GPU would have to wait for the answer
+    if not (looks and sums.isfinite().all()):
+        sums = sums.where(sums.isfinite(), _square_sums_in(torch.float64, flat, points))
+    return sums.nan_to_num(nan=torch.inf, posinf=torch.inf).view(vectors.shape[:-1])
+
+
+def _square_sums_in(dtype: torch.dtype, flat: Tensor, points: Tensor | None) -> Tensor:
+    """Return the sums of squares of ``flat [R, n, d]`` minus ``points [R, 1, d]``, each piece in ``dtype``."""
     sums = flat.new_zeros(flat.shape[:-1], dtype=torch.float64)
     for replicas, columns in blocks(flat):
-        differences = (flat[replicas, :, columns] - points[replicas, :, columns]).double()
-        sums[replicas] += differences.square_().sum(dim=-1)
-    return sums.nan_to_num(nan=torch.inf, posinf=torch.inf).view(vectors.shape[:-1])
+        piece = flat[replicas, :, columns]
+        differences = piece if points is None else piece - points[replicas, :, columns]
+        sums[replicas] += torch.linalg.vector_norm(differences.to(dtype), dim=-1).double().square()
+    return sums
 
 
 def distances_to_others(vectors: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from pipeline.vectors import (
     products_around_mean,
     squared_distances,
     squared_distances_to,
+    squared_norms,
     top_eigenvalue,
     top_eigenvector,
     usable_distances,
@@ -194,6 +195,20 @@ def test_squared_distances_to_a_point(shape):
     expected = (vectors - point[..., None, :]).square().sum(dim=-1).nan_to_num(nan=math.inf, posinf=math.inf)
     torch.testing.assert_close(squared_distances_to(point, vectors), expected)
     assert bool(squared_distances_to(point * math.nan, vectors).isinf().all())
+
+
+@pytest.mark.parametrize("d", [5, 100_000])
+def test_a_square_that_overflows_in_float32_is_exact_and_changes_no_other_row(d):
+    vectors, point = unequal_vectors(2, 7, d), unequal_vectors(2, d, seed=1)
+    huge = vectors.clone()
+    huge[0, 3], huge[1, 5, 0] = 1e25, math.nan
+    expected = (huge.double() - point[..., None, :].double()).square().sum(dim=-1).nan_to_num(nan=math.inf)
+    found = squared_distances_to(point, huge)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(squared_norms(huge)[0], huge[0].double().square().sum(dim=-1), rtol=1e-6, atol=0)
+    unchanged = torch.ones(2, 7, dtype=torch.bool)
+    unchanged[0, 3] = unchanged[1, 5] = False
+    assert torch.equal(found[unchanged], squared_distances_to(point, vectors)[unchanged])
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 12, 17])
