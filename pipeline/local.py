@@ -1,5 +1,6 @@
 """What a worker computes at a step: a gradient, or the difference that some local steps make."""
 
+from abc import abstractmethod
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -21,6 +22,7 @@ class LocalUpdate(Component):
         """How many minibatches a worker reads at each step."""
         return 1
 
+    @abstractmethod
     def vectors(self, backend: Backend, network: Network, params: Tensor, inputs: Tensor, labels: Tensor) -> Gradients:
         """Return every worker's vector ``[R, w, d]`` and training loss ``[R, w]`` in nats.
 
@@ -31,7 +33,6 @@ class LocalUpdate(Component):
             inputs: ``[R, w, minibatches * B, C, H, W]``.
             labels: ``[R, w, minibatches * B]``.
         """
-        raise NotImplementedError
 
 
 LOCAL_UPDATES: Registry[LocalUpdate] = Registry("local update")

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from pipeline.dataset import Split
 from pipeline.models import Network
 from pipeline.partition import Shares
-from pipeline.vectors import norms, squared_distances_to
+from pipeline.vectors import norms, sums_of_squares
 
 SAMPLES_AT_ONCE = 1000
 
@@ -58,7 +58,7 @@ def diagnostics(honest: Tensor, losses: Tensor, aggregate: Tensor, byzantine_wei
         ``[metrics, R]``, in the order of ``STEP_METRICS``.
     """
     mean = honest.mean(dim=-2)
-    spread = squared_distances_to(mean, honest).mean(dim=-1).to(honest.dtype)
+    spread = sums_of_squares(honest, mean[:, None], honest.dtype).mean(dim=-1).to(honest.dtype)
     error = norms(aggregate - mean)
     cosine = (aggregate * mean).sum(dim=-1) / (norms(aggregate) * norms(mean))
     return torch.stack([losses.mean(dim=-1), norms(mean), error, cosine, error.square() / spread, byzantine_weight])

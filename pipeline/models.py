@@ -1,5 +1,6 @@
 """Networks as pure functions of a flat parameter vector."""
 
+from abc import abstractmethod
 from itertools import pairwise
 from math import prod, sqrt
 from typing import Annotated, ClassVar, Literal
@@ -81,9 +82,9 @@ class Model(Component):
         with torch.device("meta"):  # shapes alone: PyTorch's own initialisation would draw from the global generator
             return Network(self.module(shape, classes))
 
+    @abstractmethod
     def module(self, shape: Shape, classes: int) -> nn.Module:
         """Return the layers of the network."""
-        raise NotImplementedError
 
 
 MODELS: Registry[Model] = Registry("model")

@@ -1,5 +1,6 @@
 """Who holds which samples, and which of them a worker reads at each step."""
 
+from abc import abstractmethod
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -63,6 +64,7 @@ class Partition(Component):
         samples = [torch.from_numpy(share) for share in held]
         return Shares(pad_sequence(samples, batch_first=True), torch.tensor([len(share) for share in held]))
 
+    @abstractmethod
     def assign(self, labels: Tensor, workers: int, seed: int) -> list[np.ndarray]:
         """Return the sample numbers ``[m_i]``, int64, of each worker that gets a share; m = floor(N / n) unless stated.
 
@@ -71,7 +73,6 @@ class Partition(Component):
             workers: How many get a share.
             seed: The replica's seed.
         """
-        raise NotImplementedError
 
 
 PARTITIONS: Registry[Partition] = Registry("partition")

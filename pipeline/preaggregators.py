@@ -1,5 +1,6 @@
 """Pre-aggregations: maps of the n received vectors that are applied, in order, before the rule."""
 
+from abc import abstractmethod
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -36,18 +37,19 @@ class PreAggregator(Component):
     exceptions: ClassVar[dict[str, str]] = {}
     random: ClassVar[bool] = False
 
+    @abstractmethod
     def transforms(self, n: int, f: int) -> tuple[int, int]:
         """Return ``(n', f')``, what the next stage must tolerate."""
-        raise NotImplementedError
 
+    @abstractmethod
     def tolerates(self, n: int, f: int) -> bool:
         """Return whether the map is defined for n vectors of which f are arbitrary."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kappa(self, n: int, f: int, kappa: float) -> float | None:
         """Return the proven coefficient of this map followed by a rule of coefficient ``kappa``, or None."""
-        raise NotImplementedError
 
+    @abstractmethod
     def apply(self, vectors: Tensor, f: int, stream: Stream | None = None) -> Mixed:
         """Return the mapped vectors.
 
@@ -56,7 +58,6 @@ class PreAggregator(Component):
             f: How many Byzantine workers are tolerated.
             stream: Random numbers of the step, ``[R]`` for ``vectors [..., R, n, d]``; see ``random``.
         """
-        raise NotImplementedError
 
 
 PREAGGREGATORS: Registry[PreAggregator] = Registry("pre-aggregation")

@@ -99,8 +99,15 @@ class Registry(Generic[C]):
         self._classes: dict[str, type[C]] = {}
 
     def register(self, cls: type[C]) -> type[C]:
-        """File ``cls`` under its ``name``; a class decorator."""
+        """File ``cls`` under its ``name``; a class decorator.
+
+        Raises:
+            TypeError: The class lacks a method that every component of this kind must define.
+            ValueError: The name is taken.
+        """
         (name,) = get_args(cls.model_fields["name"].annotation)
+        if missing := sorted(cls.__abstractmethods__):
+            raise TypeError(f"the {self.kind} {name!r} ({cls.__name__}) must define {', '.join(missing)}")
         if name in self._classes:
             raise ValueError(f"two classes for the {self.kind} {name!r}: {self._classes[name]} and {cls}")
         self._classes[name] = cls

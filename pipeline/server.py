@@ -1,5 +1,6 @@
 """The server's update: learning-rate schedule and weight decay."""
 
+from abc import abstractmethod
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -12,9 +13,9 @@ from pipeline.registry import Component, Registry
 class Schedule(Component):
     """What the learning rate is multiplied by at each step."""
 
+    @abstractmethod
     def factors(self, steps: int) -> Tensor:
         """Return the factor of every step, ``[steps]``."""
-        raise NotImplementedError
 
 
 SCHEDULES: Registry[Schedule] = Registry("schedule")

@@ -92,18 +92,27 @@ def _square_sums(vectors: Tensor, points: Tensor | None) -> Tensor:
     Those that overflow in float32 are summed in float64. Every row has its own choice, so none depends on another.
     """
     flat = vectors.reshape(-1, *vectors.shape[-2:])
-    sums = _square_sums_in(flat.dtype, flat, points)
+    sums = sums_of_squares(flat, points, flat.dtype)
     looks = flat.device.type == "cpu"  # a GPU would have to wait for the answer
     if not (looks and sums.isfinite().all()):
-        sums = sums.where(sums.isfinite(), _square_sums_in(torch.float64, flat, points))
+        sums = sums.where(sums.isfinite(), sums_of_squares(flat, points, torch.float64))
     return sums.nan_to_num(nan=torch.inf, posinf=torch.inf).view(vectors.shape[:-1])
 
 
-def _square_sums_in(dtype: torch.dtype, flat: Tensor, points: Tensor | None) -> Tensor:
-    """Return the sums of squares of ``flat [R, n, d]`` minus ``points [R, 1, d]``, each piece in ``dtype``."""
-    sums = flat.new_zeros(flat.shape[:-1], dtype=torch.float64)
-    for replicas, columns in blocks(flat):
-        piece = flat[replicas, :, columns]
+def sums_of_squares(vectors: Tensor, points: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Return the sums of squares of rows, or of their differences to a point, with no look at a value.
+
+    Args:
+        vectors: ``[R, n, d]``.
+        points: ``[R, 1, d]``; None for zero.
+        dtype: In which a piece of the columns is summed; the pieces are added in float64.
+
+    Returns:
+        ``[R, n]``, float64; infinite where a piece overflows, NaN where a row or the point holds NaN.
+    """
+    sums = vectors.new_zeros(vectors.shape[:-1], dtype=torch.float64)
+    for replicas, columns in blocks(vectors):
+        piece = vectors[replicas, :, columns]
         differences = piece if points is None else piece - points[replicas, :, columns]
         sums[replicas] += torch.linalg.vector_norm(differences.to(dtype), dim=-1).double().square()
     return sums

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import AfterValidator, Field, ValidationError
 
+from pipeline.aggregators import Aggregator
 from pipeline.errors import UserError, nearest
 from pipeline.registry import Component, Registry, Schema, parse
 
@@ -146,6 +147,17 @@ def test_duplicates_are_refused():
     registry.register(Ball)
     with pytest.raises(ValueError, match="two classes for the toy 'ball'"):
         registry.register(Ball)
+
+
+def test_a_class_that_lacks_a_method_is_refused():
+    class Lacking(Aggregator):
+        name: Literal["lacking"] = "lacking"
+
+        def tolerates(self, n: int, f: int) -> bool:
+            return True
+
+    with pytest.raises(TypeError, match=r"the rule 'lacking' \(Lacking\) must define aggregate"):
+        Registry("rule").register(Lacking)
 
 
 def test_components_are_frozen_and_equal_by_value():

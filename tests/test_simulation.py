@@ -389,7 +389,7 @@ def test_a_step_on_the_cpu_reads_no_value_but_in_rules_that_save_work_by_a_look(
     state = program.start()
     with HostReads() as reads:
         step(program, state, 0)
-    assert reads.count == 1  # the diagnostics: whether any square overflowed
+    assert reads.count == 0
     with HostReads() as reads:
         torch.ones(1).item()
     assert reads.count == 1

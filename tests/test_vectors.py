@@ -199,7 +199,8 @@ def test_squared_distances_to_a_point(shape):
 
 @pytest.mark.parametrize("d", [5, 100_000])
 def test_a_square_that_overflows_in_float32_is_exact_and_changes_no_other_row(d):
-    vectors, point = unequal_vectors(2, 7, d), unequal_vectors(2, d, seed=1)
+    vectors = unequal_vectors(2, 7, d, dtype=torch.float32)
+    point = unequal_vectors(2, d, seed=1, dtype=torch.float32)
     huge = vectors.clone()
     huge[0, 3], huge[1, 5, 0] = 1e25, math.nan
     expected = (huge.double() - point[..., None, :].double()).square().sum(dim=-1).nan_to_num(nan=math.inf)

@@ -1,5 +1,6 @@
 """The contract of an aggregation rule."""
 
+from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
@@ -38,9 +39,9 @@ class Aggregator(Component):
     exceptions: ClassVar[dict[str, str]] = {}
     random: ClassVar[bool] = False
 
+    @abstractmethod
     def tolerates(self, n: int, f: int) -> bool:
         """Return whether the rule is defined for n vectors of which f are arbitrary."""
-        raise NotImplementedError
 
     def kappa(self, n: int, f: int) -> float | None:
         """Return the proven robustness coefficient, or None where none is known.
@@ -55,6 +56,7 @@ class Aggregator(Component):
         """Return the state before the first step, for aggregates shaped as ``like`` ``[..., d]``."""
         del like
 
+    @abstractmethod
     def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
         """Return the aggregate.
 
@@ -65,7 +67,6 @@ class Aggregator(Component):
             stream: Random numbers of the step, ``[R]`` for ``vectors [..., R, n, d]``; a rule that needs them says so
                 in ``random``.
         """
-        raise NotImplementedError
 
 
 class HalfTolerant(Aggregator):

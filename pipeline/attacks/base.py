@@ -1,5 +1,6 @@
 """The contract of an attack: what the adversary sees, and the kinds of attack."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
@@ -57,9 +58,9 @@ class Attack(Component):
 class DataAttack(Attack):
     """Byzantine workers follow the protocol on data of their own, which the attack has poisoned."""
 
+    @abstractmethod
     def poison(self, labels: Tensor, classes: int) -> Tensor:
         """Return the labels (any shape, values 0 to ``classes`` - 1) that the Byzantine workers train on."""
-        raise NotImplementedError
 
 
 class VectorAttack(Attack):
@@ -97,6 +98,7 @@ class VectorAttack(Attack):
         """Return the state before the first step, for honest vectors shaped as ``like`` ``[..., h, d]``."""
         del like
 
+    @abstractmethod
     def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
         """Return what the Byzantine workers send.
 
@@ -105,7 +107,6 @@ class VectorAttack(Attack):
             context: What else the adversary may use.
             state: What ``init_state`` or the step before returned.
         """
-        raise NotImplementedError
 
 
 class TunableAttack(VectorAttack):
@@ -118,12 +119,12 @@ class TunableAttack(VectorAttack):
     strengths: ClassVar[tuple[float, float]]
     strength: float | None = Field(None, gt=0, description="theta; null: the literature's default")
 
+    @abstractmethod
     def literature(self, n: int, f: int) -> tuple[float, ...]:
         """Return the strengths used in publications for n workers of which f are tolerated, the default first.
 
         Empty where the publication's formula gives none.
         """
-        raise NotImplementedError
 
     def resolved(self, n: int, f: int) -> Self:
         """Return this attack with its default strength filled in.

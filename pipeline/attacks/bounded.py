@@ -5,6 +5,7 @@ h - 1 in the denominator. All b Byzantine workers send mu + theta gamma dev, whe
 number that meets the attack's bound, and theta the strength: 1, or a search's. For theta > 1 the bound is exceeded.
 """
 
+from abc import abstractmethod
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -31,9 +32,9 @@ class BoundedDeviation(TunableAttack):
         del n, f
         return (1.0,)
 
+    @abstractmethod
     def largest(self, offsets: Tensor, direction: Tensor) -> Tensor:
         """Return gamma ``[..., 1]``, given ``mu - g_i [..., h, d]`` and dev ``[..., 1, d]``."""
-        raise NotImplementedError
 
     def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
         """Return ``mu + theta gamma dev`` b times, given ``honest [..., h, d]``, h >= 2."""

@@ -7,6 +7,7 @@ The choice is greedy: it maximises the error of this step's aggregate, not the d
 the plain attacks in every "worst of" set.
 """
 
+from abc import abstractmethod
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -36,9 +37,9 @@ class OptimalAttack(VectorAttack):
     knowledge: ClassVar[str] = "the honest vectors of the step, the defence with its memory, n and f"
 
     @property
+    @abstractmethod
     def twin(self) -> TunableAttack:
         """The plain attack."""
-        raise NotImplementedError
 
     def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
         """Return the twin's vectors at the chosen strengths, given ``honest [R, h, d]``."""
