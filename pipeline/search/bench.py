@@ -1,9 +1,9 @@
 """How good the search is: what each sampler finds, against an exhaustive grid of strengths.
 
-``python -m pipeline.search.bench truth 201`` trains a logarithmic grid of 201 strengths for every study of mode strength
-and every defence of params.yaml, and writes ``benchmarks/search_truth.csv``; a finer grid of 401 holds
-it, and what is trained already is remembered. ``python -m pipeline.search.bench samplers`` then lets every
-sampler search those tables instead of training, and writes ``benchmarks/search.json``.
+``python -m pipeline.search.bench truth 201`` trains a logarithmic grid of 201 strengths for every study of
+mode strength and every defence of params.yaml, and writes ``benchmarks/search_truth.csv``; a finer grid of
+401 holds it, and what is trained already is remembered. ``python -m pipeline.search.bench samplers`` then
+lets every sampler search those tables instead of training, and writes ``benchmarks/search.json``.
 
 The objective of the search is the mean over the seeds of ``search.seeds``; the truth is the mean over these and
 ``EXTRA`` further ones. Regret: the largest true mean degradation of the grid minus that at the strength chosen.
