@@ -208,12 +208,17 @@ def _furthest(search: SearchTables) -> list[str]:
     if known.empty:
         return []
     row = max(known.to_dict("records"), key=lambda row: float(row["difference"]))
-    by_study = known.groupby("study", sort=False)["difference"].mean()
-    return [
-        f"Furthest from the worst is the default {_told(row, LITERATURE)} against {row['defence']}: "
-        f"{uncertain(row['difference'], row['difference_half_width'])} points ({verdict(row)}). In the mean over the "
-        f"defences it is that of study {by_study.idxmax()}, by {100 * by_study.max():.1f} points."
-    ]
+    default = f"{_told(row, LITERATURE)} against {row['defence']}"
+    difference = f"{uncertain(row['difference'], row['difference_half_width'])} points ({verdict(row)})"
+    return [f"Furthest from the worst is the default {default}: {difference}.{_furthest_study(known)}"]
+
+
+def _furthest_study(known: pd.DataFrame) -> str:
+    """Say in which of several studies the default is furthest from the worst."""
+    means = known.groupby("study", sort=False)["difference"].mean()
+    if len(means) == 1:
+        return ""
+    return f" In the mean over the defences it is that of study {means.idxmax()}, by {100 * means.max():.1f} points."
 
 
 def _strengths(search: SearchTables, studies: Sequence[StudyResult], frame: Frame) -> Section:

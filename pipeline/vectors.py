@@ -262,12 +262,20 @@ def gram_around_median(vectors: Tensor) -> tuple[Tensor, Tensor]:
     origins = centre.reshape(-1, 1, centre.shape[-1])
     products = flat.new_zeros(*flat.shape[:-1], flat.shape[-2], dtype=torch.float64)
     for replicas, columns in blocks(flat):
-        offsets = (flat[replicas, :, columns] - origins[replicas, :, columns]).double()
-        products[replicas] += _aligned_product(offsets, offsets.mT)
+        products[replicas] += _inner_products(flat[replicas, :, columns] - origins[replicas, :, columns])
     products = products.view(*vectors.shape[:-1], vectors.shape[-2])
     usable = products.diagonal(dim1=-2, dim2=-1).isfinite()
     products = products.where(usable[..., None] & usable[..., None, :], 0.0)
     return products, usable | ~usable.any(dim=-1, keepdim=True)
+
+
+def _inner_products(rows: Tensor) -> Tensor:
+    """Return ``rows @ rows.mT [R, n, n]`` of ``rows [R, n, c]``, in float64, aligned as in :func:`_aligned_product`."""
+    n, c = rows.shape[-2:]
+    aligned = rows.new_zeros(len(rows), n + -n % 8, c + -c % 8, dtype=torch.float64)
+    aligned[:, :n, :c] = rows
+    products: Tensor = (aligned[None] @ aligned[None].mT)[0]
+    return products[:, :n, :n]
 
 
 def products_around_mean(distances: Tensor, weights: Tensor) -> Tensor:
