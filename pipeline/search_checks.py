@@ -16,7 +16,7 @@ SAMPLERS = {
     "strength": ("gp", "tpe", "cmaes", "qmc", "random"),
     "breakdown": ("gp", "tpe", "cmaes", "qmc", "random"),
     "worst": ("tpe", "random"),
-    "stealth": ("nsgaii", "tpe"),
+    "stealth": ("tpe", "nsgaii"),
 }
 
 

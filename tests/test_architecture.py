@@ -44,7 +44,7 @@ FAMILIES = {
     ],
     "images": ["base", "__init__", "downloaded", "offline"],
     "attacks": ["space", "base", "__init__", "bounded", "noise", "omniscient", "history", "optimal", "poisoning"],
-    "search": ["__init__", "study", "samplers", "measure", "finalists", "stage", "bench"],
+    "search": ["__init__", "study", "samplers", "measure", "finalists", "stage", "bench", "bench_stealth"],
 }
 SIMULATOR = [name for layer in LAYERS[:13] for name in layer]  # what runs on a bare GPU machine
 OWNERS = {
@@ -53,7 +53,7 @@ OWNERS = {
     "matplotlib": {"figures", "partition_figures", "search_export", "search_figures"},
     "pandas": {
         *("analysis", "figures", "heterogeneity", "intervals", "published", "report_text"),
-        *("search.bench", "search.finalists", "search.measure", "search.stage"),
+        *("search.bench", "search.bench_stealth", "search.finalists", "search.measure", "search.stage"),
         *("search_export", "search_figures", "search_report", "search_results", "search_tables"),
         *("tracking_runs", "tracking_search"),
     },

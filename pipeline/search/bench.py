@@ -21,7 +21,7 @@ from optuna.samplers import BaseSampler
 from scipy.special import stdtrit
 
 from pipeline import dataset
-from pipeline.attacks import Range
+from pipeline.attacks import Range, Space
 from pipeline.evaluator import Evaluator
 from pipeline.files import file_hash, root, write_json, write_text
 from pipeline.params import Params, load
@@ -68,18 +68,19 @@ def _table(study: Study, evaluator: Evaluator, count: int) -> pd.DataFrame:
         Candidate(target, 0, "", point.attack, {**point.parameters, "strength": strength})
         for target in study.targets
         for point in study.startup(target.byzantine)[:1]
-        for strength in _grid(study, point.attack, count)
+        for strength in strengths(study.spaces[point.attack], count)
     ]
     rows = measure(study, candidates, "validation", evaluator, f"truth {study.name}")
-    strengths = [json.loads(parameters)["strength"] for parameters in rows["parameters"]]
-    rows = rows.assign(study=study.name, strength=strengths)
+    strength = [json.loads(parameters)["strength"] for parameters in rows["parameters"]]
+    rows = rows.assign(study=study.name, strength=strength)
     return rows[["study", "defence", "strength", "seed", "degradation"]]
 
 
-def _grid(study: Study, attack: str, count: int) -> list[float]:
-    space = study.spaces[attack]["strength"]
-    assert isinstance(space, Range)
-    return [float(f"{strength:.6g}") for strength in np.geomspace(space.low, space.high, count)]
+def strengths(space: Space, count: int) -> list[float]:
+    """Return a logarithmic grid of the range of the strength."""
+    strength = space["strength"]
+    assert isinstance(strength, Range)
+    return [float(f"{value:.6g}") for value in np.geomspace(strength.low, strength.high, count)]
 
 
 def samplers(here: Path, params: Params) -> None:
@@ -153,13 +154,14 @@ def _result(runs: pd.DataFrame) -> dict[str, Any]:
     return {
         "sampler": str(runs["sampler"].iloc[0]),
         "trials": int(runs["trials"].iloc[0]),
-        **_mean_and_half_width(runs, "regret"),
-        **_mean_and_half_width(runs, "search_regret"),
+        **mean_and_half_width(runs, "regret"),
+        **mean_and_half_width(runs, "search_regret"),
         "tables": {f"{row['study']}.{row['defence']}": row["regret"] for row in tables},
     }
 
 
-def _mean_and_half_width(runs: pd.DataFrame, column: str) -> dict[str, float]:
+def mean_and_half_width(runs: pd.DataFrame, column: str) -> dict[str, float]:
+    """Return a column's mean, and the half width of its interval over the sampler's seeds."""
     of_seed = runs.groupby("seed")[column].mean()
     half = stdtrit(len(of_seed) - 1, (1 + CONFIDENCE) / 2) * of_seed.std(ddof=1) / np.sqrt(len(of_seed))
     return {column: float(of_seed.mean()), f"{column}_half_width": float(half)}
@@ -169,14 +171,15 @@ def table(result: Mapping[str, Any]) -> str:
     """Return the regrets as a Markdown table, in points of accuracy, the least first."""
     rows = sorted(result["samplers"], key=lambda row: (row["trials"], row["regret"]))
     lines = [
-        f"| {row['trials']} | {row['sampler']} | {_points(row, 'regret')} | {_points(row, 'search_regret')} |"
+        f"| {row['trials']} | {row['sampler']} | {points(row, 'regret')} | {points(row, 'search_regret')} |"
         for row in rows
     ]
     heading = "| trials | sampler | regret (points) | regret on the seeds of the search |"
     return "\n".join([heading, "|---|---|---|---|", *lines])
 
 
-def _points(row: Mapping[str, Any], column: str) -> str:
+def points(row: Mapping[str, Any], column: str) -> str:
+    """Return a mean and its half width in points of accuracy."""
     return f"{100 * row[column]:.2f} ± {100 * row[f'{column}_half_width']:.2f}"
 
 
