@@ -192,14 +192,10 @@ def p_in_words(p: float) -> str:
 
 
 def at_limit(parameters: str, space: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether a parameter is within 1 % of an end of its range."""
-    ranges = {name: entry for name, entry in space.items() if "low" in entry}
+    """Return whether a parameter is within 1 % of an end of its range; zero is no end, as nothing lies beyond it."""
+    ends = [(name, entry[end]) for name, entry in space.items() for end in ("low", "high") if entry.get(end)]
     values = json.loads(parameters)
-    return any(
-        math.isclose(values[name], entry[end], rel_tol=0.01)
-        for name, entry in ranges.items()
-        for end in ("low", "high")
-    )
+    return any(math.isclose(values[name], end, rel_tol=0.01) for name, end in ends)
 
 
 def _furthest(search: SearchTables) -> list[str]:

@@ -10,7 +10,7 @@ from searched import DEFENCES, HIGH, studies, study
 
 from pipeline import figures, search_figures
 from pipeline.search_figures import Axis
-from pipeline.search_report import Frame, sections
+from pipeline.search_report import Frame, at_limit, sections
 from pipeline.search_tables import search_tables
 
 SETTING = figures.Setting(chance=0.1, confidence=0.95, steps=6)
@@ -173,6 +173,15 @@ def test_one_seed_draws_without_intervals():
         figure.draw_without_rendering()
     assert np.isfinite(drawn[1].figures["strength.ipm"].axes[0].get_ylim()).all()
     assert "not tested" in drawn[0].table
+
+
+@pytest.mark.parametrize(
+    ("strength", "start", "expected"),
+    [(0.1, 0, True), (10.0, 0, True), (9.95, 0, True), (1.0, 0, False), (1.0, 75, True), (9.0, 74, False)],
+)
+def test_a_schedule_that_starts_at_once_is_at_no_limit(strength, start, expected):
+    space = {"strength": {"low": 0.1, "high": 10.0}, "start": {"low": 0, "high": 75}, "sign": {"values": [-1, 1]}}
+    assert at_limit(json.dumps({"strength": strength, "start": start, "sign": 1}), space) is expected
 
 
 def test_the_report_tells_the_limit_of_a_range_and_the_verdict(made):
