@@ -77,21 +77,22 @@ def _weiszfeld(products: Tensor, usable: Tensor, weights: Tensor, nu: Tensor) ->
     Only ``usable [..., n]`` points count. The c points within ``nu [..., 1]`` of z keep the share ``stay`` of the
     weight; where the others' pull is at most c, that is all of it, and z is the minimiser.
     """
-    z_square = _quadratic(products, weights)
-    to_z = (products * weights[..., None, :]).sum(dim=-1)
-    distances = _root(products.diagonal(dim1=-2, dim2=-1) - 2 * to_z + z_square).masked_fill(~usable, torch.inf)
+    with_z = _products_with(products, weights)
+    z_square = (with_z * weights).sum(dim=-1, keepdim=True)
+    distances = _root(products.diagonal(dim1=-2, dim2=-1) - 2 * with_z + z_square).masked_fill(~usable, torch.inf)
     at_z = distances <= nu
     inverse = distances.reciprocal().masked_fill(at_z, 0.0)
     total = inverse.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(inverse.dtype).tiny)
-    length = _root(_quadratic(products, inverse / total - weights))
+    step = inverse / total - weights
+    length = _root((_products_with(products, step) * step).sum(dim=-1, keepdim=True))
     count = at_z.sum(dim=-1, keepdim=True)
     stay = count / (length * total).maximum(count).clamp_min(1)
     return stay * at_z / count.clamp_min(1) + (1 - stay) * inverse / total, (1 - stay) * length
 
 
-def _quadratic(products: Tensor, weights: Tensor) -> Tensor:
-    """Return ``|sum_i w_i x_i|^2 [..., 1]``, given the inner products ``[..., n, n]`` and ``weights [..., n]``."""
-    return (products * weights[..., None, :] * weights[..., None]).sum(dim=(-2, -1))[..., None]
+def _products_with(products: Tensor, weights: Tensor) -> Tensor:
+    """Return the inner products ``[..., n]`` of the points with ``sum_i w_i x_i``."""
+    return (products * weights[..., None, :]).sum(dim=-1)
 
 
 def _root(squares: Tensor) -> Tensor:
