@@ -29,6 +29,8 @@ def search_study(root: Path, params: Params, name: str) -> None:
     """Search, confirm and transfer; write the tables, then ``study.json``."""
     data, data_hash = dataset.load(root / DATASET), file_hash(root / DATASET)
     study, evaluator = Study(params, name), Evaluator(root, params.execution, data, data_hash)
+    size = f"{len(study.targets)} x {params.search.trials} trials x {len(params.search.seeds)} seeds"
+    print(f"search {name}: mode {study.mode}, {study.sampler}, {size}", flush=True)
     trials = _search(study, evaluator)
     chosen = finalists(study, trials)
     confirmed = measure(study, chosen, "test", evaluator, f"confirm {name}")
