@@ -23,7 +23,10 @@ Kernel = Callable[..., Tensor]
 
 @contextmanager
 def fused(on: bool) -> Iterator[None]:
-    """Compile the kernels of :func:`over_columns` while the context lasts; the numbers are the same, bit for bit."""
+    """Run compiled kernels while the context lasts.
+
+    Those of :func:`over_columns` give the same numbers, bit for bit; sums over columns have other last bits.
+    """
     before = _fused.set(on)
     try:
         yield
@@ -43,15 +46,24 @@ def over_columns(kernel: Kernel, vectors: Tensor, **settings: Any) -> Tensor:
         ``[..., d]``.
     """
     if _fused.get():
-        return _compiled(kernel, **settings)(vectors)
+        return compiled(kernel, **settings)(vectors)
     size = _columns(vectors, vectors[..., 0].numel(), _SWEEP)
     if size >= vectors.shape[-1]:
         return kernel(vectors, **settings)
     return torch.cat([kernel(piece, **settings) for piece in torch.split(vectors, size, dim=-1)], dim=-1)
 
 
+def sums_are_fused(vectors: Tensor) -> bool:
+    """Return whether sums over the columns of ``vectors`` are compiled: where kernels are, on a CPU.
+
+    On a GPU the compiler chooses the order of a sum by the size of the batch.
+    """
+    return _fused.get() and vectors.device.type == "cpu"
+
+
 @cache
-def _compiled(kernel: Kernel, **settings: Any) -> Kernel:
+def compiled(kernel: Kernel, **settings: Any) -> Kernel:
+    """Return ``kernel`` with its ``settings``, compiled at its first call."""
     torch._dynamo.config.recompile_limit = 256  # a kernel is compiled anew for every number of workers
     return torch.compile(partial(kernel, **settings), dynamic=True)
 

@@ -20,7 +20,7 @@ from pipeline.plan import batches
 from pipeline.program import Program, build
 from pipeline.simulation import Result, Watch, run
 
-WORTH_COMPILING = 1e10  # numbers that the rules of a batch read; 2 ns saved for each, 20 s spent by the first process
+WORTH_COMPILING = 1e8  # numbers that a replica's workers send; 2 ns saved for each, 20 s spent by the first process
 CPU_SHARE, GPU_SHARE = 0.25, 0.8  # of the free memory, where execution.memory_gb sets no limit
 
 
@@ -131,9 +131,12 @@ def set_precision(gradients: Backend, tf32: bool) -> None:
 
 
 def worth_compiling(program: Program) -> bool:
-    """Return whether compiling pays, with a compiler at hand whose results outlive the process."""
-    read = program.training.steps * len(program.initial) * program.threat.received * program.network.size
-    if read < WORTH_COMPILING or not any(map(which, ("g++", "clang++"))):
+    """Return whether compiling pays, with a compiler at hand whose results outlive the process.
+
+    It changes the last bits of sums, so a replica's own size decides, not that of its batch.
+    """
+    sent = program.training.steps * program.threat.received * program.network.size
+    if sent < WORTH_COMPILING or not any(map(which, ("g++", "clang++"))):
         return False
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(root() / CACHE / "compiled"))
     return True

@@ -40,18 +40,16 @@ def vmap_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Ten
 
 def replica_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Tensor) -> Gradients:
     """Return the same as :func:`vmap_gradients`, one replica after the other."""
-    one_by_one = [
-        vmap_gradients(network, params[r : r + 1].clone(), inputs[r : r + 1], labels[r : r + 1])
-        for r in range(len(params))
-    ]
-    gradients, losses = zip(*one_by_one, strict=True)
-    return torch.cat(gradients), torch.cat(losses)
+    gradients, losses = _empty(network, params, labels)
+    for r in range(len(params)):
+        here = slice(r, r + 1)
+        gradients[here], losses[here] = vmap_gradients(network, params[here].clone(), inputs[here], labels[here])
+    return gradients, losses
 
 
 def loop_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Tensor) -> Gradients:
     """Return the same as :func:`vmap_gradients`, one worker at a time by plain autograd: the reference."""
-    gradients = torch.empty(*labels.shape[:2], network.size, dtype=params.dtype, device=params.device)
-    losses = torch.empty(labels.shape[:2], dtype=params.dtype, device=params.device)
+    gradients, losses = _empty(network, params, labels)
     for r in range(labels.shape[0]):
         for w in range(labels.shape[1]):
             leaf = params[r].detach().clone().requires_grad_()
@@ -59,6 +57,11 @@ def loop_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Ten
             (gradients[r, w],) = torch.autograd.grad(loss, leaf)
             losses[r, w] = loss.detach()
     return gradients, losses
+
+
+def _empty(network: Network, params: Tensor, labels: Tensor) -> Gradients:
+    """Return room for all gradients ``[R, w, d]`` and losses ``[R, w]``."""
+    return params.new_empty(*labels.shape[:2], network.size), params.new_empty(labels.shape[:2])
 
 
 BACKENDS: dict[str, Backend] = {"vmap": vmap_gradients, "replicas": replica_gradients, "loop": loop_gradients}

@@ -116,4 +116,4 @@ def with_momentum(momentum: Tensor, vectors: Tensor, beta: float, damped: bool) 
         >>> with_momentum(torch.tensor([1.0]), torch.tensor([2.0]), beta=0.5, damped=True)
         tensor([1.5000])
     """
-    return (beta * momentum).add_(vectors, alpha=1 - beta if damped else 1)
+    return vectors.lerp(momentum, beta) if damped else vectors.add(momentum, alpha=beta)

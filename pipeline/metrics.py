@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.dataset import Split
 from pipeline.models import Network
+from pipeline.order import moments_over_workers
 from pipeline.partition import Shares
-from pipeline.vectors import norms, sums_of_squares
+from pipeline.vectors import norms
 
 SAMPLES_AT_ONCE = 1000
 
@@ -57,8 +58,8 @@ def diagnostics(honest: Tensor, losses: Tensor, aggregate: Tensor, byzantine_wei
     Returns:
         ``[metrics, R]``, in the order of ``STEP_METRICS``.
     """
-    mean = honest.mean(dim=-2)
-    spread = sums_of_squares(honest, mean[:, None], honest.dtype).mean(dim=-1).to(honest.dtype)
+    mean, squares = moments_over_workers(honest)
+    spread = squares.sum(dim=-1) / honest.shape[-2]
     error = norms(aggregate - mean)
     cosine = (aggregate * mean).sum(dim=-1) / (norms(aggregate) * norms(mean))
     return torch.stack([losses.mean(dim=-1), norms(mean), error, cosine, error.square() / spread, byzantine_weight])

@@ -194,6 +194,29 @@ def mean_of_nearest(centre: Tensor, rows: Sequence[Tensor], count: int) -> Tenso
     return _mean(window)
 
 
+def moments_over_workers(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the coordinate-wise mean and the coordinate-wise sum of squared deviations from it.
+
+    Args:
+        vectors: ``[..., n, d]``.
+
+    Returns:
+        ``[..., d]`` each.
+
+    Example:
+        >>> moments_over_workers(torch.tensor([[1.0], [3.0]]))
+        (tensor([2.]), tensor([2.]))
+    """
+    mean, squares = over_columns(_moments, vectors).unbind(dim=-2)
+    return mean, squares
+
+
+def _moments(vectors: Tensor) -> Tensor:
+    rows = vectors.unbind(dim=-2)
+    mean = _mean(rows)
+    return torch.stack([mean, _sum([(row - mean).square() for row in rows])], dim=-2)
+
+
 def deviation_over_workers(vectors: Tensor) -> Tensor:
     """Return the coordinate-wise standard deviation, n - 1 in the denominator.
 
@@ -207,10 +230,5 @@ def deviation_over_workers(vectors: Tensor) -> Tensor:
         >>> deviation_over_workers(torch.tensor([[1.0], [3.0]]))
         tensor([[1.4142]])
     """
-    return over_columns(_variance, vectors).sqrt()[..., None, :]  # a compiled root has other last bits
-
-
-def _variance(vectors: Tensor) -> Tensor:
-    rows = vectors.unbind(dim=-2)
-    mean = _mean(rows)
-    return _sum([(row - mean).square() for row in rows]) / (len(rows) - 1)
+    _, squares = moments_over_workers(vectors)
+    return (squares / (vectors.shape[-2] - 1)).sqrt()[..., None, :]

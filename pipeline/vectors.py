@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pipeline.columns import blocks
+from pipeline.columns import blocks, compiled, sums_are_fused
 from pipeline.order import median_over_workers
 
 _STRETCH = 1024  # numbers whose squares are added in the type of the vectors: the relative error stays below 1e-6
@@ -34,19 +34,42 @@ def squared_distances(vectors: Tensor) -> Tensor:
     """
     n = vectors.shape[-2]
     flat = vectors.reshape(-1, *vectors.shape[-2:])
-    sums = flat.new_zeros(len(flat), n // 2, n, dtype=torch.float64)
-    for replicas, columns in blocks(flat):
-        _add_square_differences(sums[replicas], flat[replicas, :, columns])
-    later = torch.arange(1, n // 2 + 1, device=vectors.device)[:, None]
     row = torch.arange(n, device=vectors.device)
-    other = (row + later) % n
+    other = (row + torch.arange(1, n // 2 + 1, device=vectors.device)[:, None]) % n
+    sums = _fused_square_differences(flat, other) if sums_are_fused(flat) else _square_differences(flat)
     distances = flat.new_zeros(len(flat), n, n)
     distances[:, row.expand_as(other), other] = distances[:, other, row.expand_as(other)] = sums.to(flat.dtype)
     return distances.nan_to_num(nan=torch.inf, posinf=torch.inf).view(*vectors.shape[:-1], n)
 
 
+def _fused_square_differences(vectors: Tensor, other: Tensor) -> Tensor:
+    """Return the float64 ``|x_j - x_i|^2`` of ``vectors [R, n, d]``, j = ``other [s, n]`` at row i, ``[R, s, n]``."""
+    whole, rest = vectors.tensor_split([vectors.shape[-1] // _STRETCH * _STRETCH], dim=-1)
+    kernel = compiled(_stretch_differences)
+    sums = kernel(pad(rest, (0, _STRETCH - rest.shape[-1])), other)
+    if whole.numel():
+        sums = torch.cat([sums, kernel(whole, other)], dim=1)
+    return sums.sum(dim=1, dtype=torch.float64)
+
+
+def _stretch_differences(vectors: Tensor, other: Tensor) -> Tensor:
+    """Return the ``|x_j - x_i|^2`` over each of K stretches of ``vectors [R, n, K * 1024]``, ``[R, K, s, n]``."""
+    stretches = vectors.view(*vectors.shape[:-1], -1, _STRETCH).transpose(1, 2)
+    differences = stretches[:, :, other] - stretches[:, :, None]
+    return differences.square().sum(dim=-1)
+
+
+def _square_differences(vectors: Tensor) -> Tensor:
+    """Return the float64 ``|x_(i + s) - x_i|^2`` of ``vectors [R, n, d]``, i + s modulo n, at [r, s - 1, i]."""
+    n = vectors.shape[-2]
+    sums = vectors.new_zeros(len(vectors), n // 2, n, dtype=torch.float64)
+    for replicas, columns in blocks(vectors):
+        _add_square_differences(sums[replicas], vectors[replicas, :, columns])
+    return sums
+
+
 def _add_square_differences(sums: Tensor, piece: Tensor) -> None:
-    """Add to ``sums [R, n // 2, n]`` the ``|x_(i + s) - x_i|^2`` of ``piece [R, n, c]``, i + s modulo n, at [s - 1, i].
+    """Add to ``sums [R, n // 2, n]`` those of ``piece [R, n, c]``.
 
     All n rows are summed at once: torch adds up a single row in another order than several.
     """
@@ -208,34 +231,13 @@ def mix(weights: Tensor, vectors: Tensor) -> Tensor:
         tensor([[2.]])
     """
     left, right = weights.reshape(-1, *weights.shape[-2:]), vectors.reshape(-1, *vectors.shape[-2:])
-    total = _product(left, right)
+    total = left @ right
     looks = vectors.device.type == "cpu"  # a GPU would have to wait for the answer
     if not (looks and total.sum().isfinite()):
         finite = (right * 0).sum(dim=-1) == 0
         spoiled = ((left != 0) & ~finite[:, None]).any(dim=-1, keepdim=True)
-        total = _product(left, right.nan_to_num(0, 0, 0)).masked_fill_(spoiled, torch.nan)
+        total = (left @ right.nan_to_num(0, 0, 0)).masked_fill_(spoiled, torch.nan)
     return total.view(*weights.shape[:-1], vectors.shape[-1])
-
-
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """Return ``left [R, k, n] @ right [R, n, d]``, in pieces."""
-    total = right.new_empty(*left.shape[:-1], right.shape[-1])
-    for replicas, columns in blocks(right):
-        total[replicas, :, columns] = _aligned_product(left[replicas], right[replicas, :, columns])
-    return total
-
-
-def _aligned_product(left: Tensor, right: Tensor) -> Tensor:
-    """Return ``left @ right``, every matrix of the batch starting at a multiple of 64 bytes.
-
-    BLAS rounds by alignment and by the number of dimensions: without the padding the last bits of a replica would
-    depend on its place in the batch.
-    """
-    n, d = right.shape[-2:]
-    left = pad(left, (0, -n % 16))
-    right = pad(right, (0, -d % 16, 0, -n % 16))
-    product: Tensor = (left[None] @ right[None])[0]
-    return product[..., :d]
 
 
 def gram_around_median(vectors: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,19 @@
 import oracles
 import pytest
 import torch
-from aggregator_contract import CHECKS, RULES, SIZES, VARIANTS, aggregate, applies
+from aggregator_contract import (
+    CHECKS,
+    EXACT,
+    ROUNDING,
+    RULES,
+    SIZES,
+    VARIANTS,
+    aggregate,
+    applies,
+    assert_close,
+    oracle,
+    spread,
+)
 from oracles import unequal_vectors
 
 from pipeline.aggregators import AGGREGATORS
@@ -22,6 +34,26 @@ def contract():
 @pytest.mark.parametrize(("rule", "function", "n", "f"), list(contract()))
 def test_contract(rule, function, n, f):
     function(rule, n, f)
+
+
+ENUMERATED = {"mda": 1, "smea": 1}  # the f at which the slow twins, which look at all subsets, come to an end
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_hundred_workers(rule):
+    f = ENUMERATED.get(rule.name, 24)
+    vectors = unequal_vectors(100, 5)
+    expected = torch.tensor(oracle(rule, vectors, f), dtype=torch.float64)
+    exact = EXACT.get(rule.name, 1e-12) * spread(vectors)
+    assert_close(aggregate(rule, vectors, f), expected, exact)
+    assert_close(aggregate(rule, vectors.float(), f).double(), expected, exact + ROUNDING.get(rule.name, 1e-5))
+
+
+def test_the_least_diameter_of_a_hundred_workers_leaves_out_what_was_planted():
+    vectors = unequal_vectors(100, 5).float()
+    vectors[::4] += 40 * torch.eye(5)[torch.arange(25) % 5]
+    honest = torch.arange(100) % 4 != 0
+    assert_close(aggregate(RULES["mda"], vectors, 25), vectors[honest].mean(dim=0), 1e-5)
 
 
 def test_every_rule_has_an_oracle_and_every_oracle_a_rule():

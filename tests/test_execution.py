@@ -21,6 +21,12 @@ def settings(**changes):
     return parameters().execution.replace(device="cpu", **changes)
 
 
+def trained(cells, dataset):
+    """What the cells give, trained as a stage trains them."""
+    batches = execution.train(cells, dataset, settings(), lambda _: lambda *_: None)
+    return [result for _, results in batches for result in results]
+
+
 @pytest.mark.parametrize("replicas", [1, 2, 100])
 def test_every_cell_is_trained_once_whatever_the_memory(replicas):
     cells = [cell(attack, seed=seed) for seed in (0, 1, 2) for attack in ("alie", "ipm")]
@@ -75,12 +81,32 @@ def test_memory_is_the_limit_or_a_share_of_what_is_free():
 @pytest.mark.parametrize(
     ("steps", "compiler", "expected"), [(6, True, False), (10**9, True, True), (10**9, False, False)]
 )
-def test_long_runs_are_compiled_where_there_is_a_compiler(steps, compiler, expected, monkeypatch):
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_long_runs_are_compiled_where_there_is_a_compiler(steps, compiler, expected, replicas, monkeypatch):
     monkeypatch.setattr(execution, "which", lambda _: "/usr/bin/g++" if compiler else None)
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "kept")
-    program = build([cell()], DATASET, vmap_gradients, CPU)
+    program = build([cell(seed=seed) for seed in range(replicas)], DATASET, vmap_gradients, CPU)
     long = replace(program, training=program.training.replace(steps=steps))
     assert execution.worth_compiling(long) is expected
+
+
+def test_whether_a_replica_is_compiled_does_not_depend_on_its_batch(monkeypatch):
+    programs = [build([cell(seed=seed) for seed in range(r)], DATASET, vmap_gradients, CPU) for r in (1, 3)]
+    sent = programs[0].training.steps * programs[0].threat.received * programs[0].network.size
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "kept")
+    monkeypatch.setattr(execution, "which", lambda _: "/usr/bin/g++")
+    for limit, expected in ((sent, True), (sent + 1, False)):
+        monkeypatch.setattr(execution, "WORTH_COMPILING", limit)
+        assert [execution.worth_compiling(program) for program in programs] == [expected, expected]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about its own imports
+def test_a_compiled_replica_does_not_depend_on_its_batch(monkeypatch):
+    monkeypatch.setattr(execution, "WORTH_COMPILING", 0)
+    cells = [cell("alie", defence, seed=seed) for defence in ("nnm_trimmed_mean", "krum") for seed in (0, 1)]
+    for here, together in zip(cells, trained(cells, DATASET), strict=True):
+        assert_identical(trained([here], DATASET)[0], together)
 
 
 def test_a_convolution_is_computed_by_the_backend_measured_to_be_the_fastest(monkeypatch):
@@ -96,13 +122,8 @@ def test_a_convolutional_replica_does_not_depend_on_its_batch(model):
     data = blobs(shape=(1, 16, 16))
     changes = {"model": {"name": model}, "data.source": {"name": "mnist"}}
     cells = [cell("alie", defence, seed=seed, changes=changes) for defence in ("mean", "krum") for seed in (0, 1)]
-
-    def trained(cells):
-        batches = execution.train(cells, data, settings(), lambda _: lambda *_: None)
-        return [result for _, results in batches for result in results]
-
-    for here, together in zip(cells, trained(cells), strict=True):
-        assert_identical(trained([here])[0], together)
+    for here, together in zip(cells, trained(cells, data), strict=True):
+        assert_identical(trained([here], data)[0], together)
 
 
 def test_the_watch_of_a_batch_is_told_its_evaluations():

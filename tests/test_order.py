@@ -13,6 +13,7 @@ from pipeline.order import (
     mean_around_trimmed_mean,
     mean_of_nearest,
     median_over_workers,
+    moments_over_workers,
     needed,
     network,
     trimmed_mean_over_workers,
@@ -136,6 +137,13 @@ def test_deviation_has_n_minus_1_in_the_denominator(shape):
     expected = torch.from_numpy(vectors.numpy().std(axis=-2, ddof=1, keepdims=True))
     torch.testing.assert_close(deviation_over_workers(vectors), expected)
     assert deviation_over_workers(torch.ones(4, 2)).tolist() == [[0.0, 0.0]]
+
+
+def test_the_moments_are_the_mean_and_the_squared_deviations():
+    vectors = unequal_vectors(2, 5, 4)
+    mean, squares = moments_over_workers(vectors)
+    torch.testing.assert_close(mean, vectors.mean(dim=-2))
+    torch.testing.assert_close(squares, 4 * vectors.var(dim=-2))
 
 
 @pytest.mark.parametrize("statistic", STATISTICS)

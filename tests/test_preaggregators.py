@@ -19,7 +19,7 @@ MAPS = {
     "bucketing 3": PREAGGREGATORS["bucketing"](s=3),
     "clipping 3": PREAGGREGATORS["clipping"](c=3.0),
 }
-SIZES = [(7, 0), (7, 1), (7, 3), (8, 2), (8, 3), (9, 2), (9, 4), (30, 4), (30, 14)]
+SIZES = [(7, 0), (7, 1), (7, 3), (8, 2), (8, 3), (9, 2), (9, 4), (30, 4), (30, 14), (100, 33)]
 EVERY_SIZE = pytest.mark.parametrize(("n", "f"), SIZES, ids=[f"n{n}-f{f}" for n, f in SIZES])
 EVERY_MAP = pytest.mark.parametrize("step", MAPS.values(), ids=MAPS)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from oracles import unequal_vectors
 
+from pipeline.columns import fused
 from pipeline.vectors import (
     distances_to_others,
     gram_around_median,
@@ -31,10 +32,10 @@ def in_float64(vectors):
     return (exact[:, None] - exact[None, :]).square().sum(dim=-1)
 
 
-def crowded(n, spread, hostile):
+def crowded(n, spread, hostile, d=200):
     """Float32 rows of norm about 1 that differ by ``spread``, two of them hostile."""
-    direction = unequal_vectors(1, 200)
-    vectors = direction / direction.norm() + spread * unequal_vectors(n, 200, seed=1) / 200**0.5
+    direction = unequal_vectors(1, d)
+    vectors = direction / direction.norm() + spread * unequal_vectors(n, d, seed=1) / d**0.5
     if hostile is not None:
         vectors[[2, n - 1]] = hostile
     return vectors.float()
@@ -74,6 +75,26 @@ def test_distances_of_a_batch_are_those_of_its_members():
     vectors[1, 2, 0] = torch.nan
     together = squared_distances(vectors)
     assert all(torch.equal(together[i, j], squared_distances(vectors[i, j])) for i in range(2) for j in range(3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("d", [5, 1024, 2500])
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about its own imports
+def test_compiled_distances_agree_with_float64_and_do_not_depend_on_the_batch(d):
+    vectors = torch.stack([crowded(9, spread, None, d) for spread in (1.0, 1e-2, 1e-4)])
+    hostile = vectors.clone()
+    hostile[1, 2], hostile[1, 3], hostile[1, 4, 0] = 1e15, math.inf, math.nan
+    with fused(True):
+        together, spoiled = squared_distances(vectors), squared_distances(hostile)
+        alone = [squared_distances(vectors[i : i + 1])[0] for i in range(3)]
+    expected = torch.stack([in_float64(replica) for replica in vectors])
+    torch.testing.assert_close(together.double(), expected, rtol=1e-5, atol=0.0)
+    assert torch.equal(together, torch.stack(alone))
+    assert torch.equal(together, together.mT)
+    honest = [0, 1, 5, 6, 7, 8]
+    assert torch.equal(spoiled[1, honest][:, honest], together[1, honest][:, honest])
+    assert bool(spoiled[1, 3:5, honest].isinf().all())
+    assert not spoiled.diagonal(dim1=-2, dim2=-1).any()
 
 
 def test_distances_to_others_leave_out_the_row_itself_only():

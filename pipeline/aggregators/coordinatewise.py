@@ -7,7 +7,6 @@ from torch import Tensor
 
 from pipeline.aggregators import AGGREGATORS, Aggregated, Aggregator
 from pipeline.aggregators.base import HalfTolerant, ratio
-from pipeline.columns import over_columns
 from pipeline.order import (
     mean_around_median,
     mean_around_trimmed_mean,
@@ -203,8 +202,4 @@ class SignMajority(HalfTolerant):
     def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
         """Return the majority of signs of ``vectors [..., n, d]``; f is not used."""
         del f, stream
-        return Aggregated(over_columns(_majority, vectors), state)
-
-
-def _majority(vectors: Tensor) -> Tensor:
-    return vectors.sign().nan_to_num(nan=0.0).sum(dim=-2).sign()
+        return Aggregated(vectors.sign().sum(dim=-2).sign(), state)

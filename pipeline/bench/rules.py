@@ -15,11 +15,14 @@ METHOD = (
     "Standard normal float32 vectors. A read is `vectors.sum()`. The obvious way is plain torch "
     "(`pipeline/bench/obvious.py`). Read, ours and obvious run in turns; medians. f is floor((n - 3) / 4), or the most "
     "that a rule allows; MDA and SMEA also at an f whose subsets can be enumerated, as the obvious way does. "
-    "Compiled: the column kernels under `torch.compile`, after the compilation."
+    "Compiled: with the kernels of `pipeline/columns.py` under `torch.compile`, after the compilation."
 )
 SHAPES: list[Shape] = [(1, 13, 431_080), (1, 25, 1_000_000), (1, 51, 79_510), (16, 15, 5_000)]
 TINY: list[Shape] = [(1, 7, 300), (2, 15, 50)]
-COMPILED = ("median", "trimmed_mean", "meamed", "phocas", "deviation")
+EAGER_ONLY = (  # nothing in them is compiled
+    *("mean", "sign_majority", "centered_clipping", "monna", "cge"),
+    *("bucketing", "clipping", "arc"),
+)
 
 Mode = Callable[[], AbstractContextManager[None]]
 
@@ -67,6 +70,6 @@ def _ours(subject: Subject, vectors: Tensor, f: int, context: Mode) -> Action:
 
 def _modes(subject: Subject, setting: Setting) -> dict[str, Mode]:
     """Return how a subject can be run; toy sizes are not compiled, which would take most of their time."""
-    if setting.tiny or subject.name not in COMPILED:
+    if setting.tiny or subject.name in EAGER_ONLY:
         return {"eager": nullcontext}
     return {"eager": nullcontext, "compiled": lambda: fused(True)}
