@@ -16,6 +16,7 @@ from torch import Tensor
 _SWEEP = 2**21  # numbers of a piece that is swept column by column, 8 MB
 _BLOCK = 2**19  # numbers of a piece that is summed over its columns, 2 MB
 _MANY = 2**26  # of either on a GPU, whose launches cost more than its memory traffic
+_GROUP = 128  # columns that torch sums over the workers together, in an order that depends on their place in it
 _fused: ContextVar[bool] = ContextVar("fused", default=False)
 
 Kernel = Callable[..., Tensor]
@@ -23,10 +24,7 @@ Kernel = Callable[..., Tensor]
 
 @contextmanager
 def fused(on: bool) -> Iterator[None]:
-    """Run compiled kernels while the context lasts.
-
-    Those of :func:`over_columns` give the same numbers, bit for bit; sums over columns have other last bits.
-    """
+    """Run compiled kernels while the context lasts; minima and maxima are the same, sums have other last bits."""
     before = _fused.set(on)
     try:
         yield
@@ -69,9 +67,9 @@ def compiled(kernel: Kernel, **settings: Any) -> Kernel:
 
 
 def _columns(vectors: Tensor, rows: int, numbers: int) -> int:
-    """Return how many columns of ``rows`` numbers make a piece: a multiple of 16, so that every row is aligned."""
+    """Return how many columns of ``rows`` numbers make a piece: a multiple of 128, which torch sums in one order."""
     numbers = numbers if vectors.device.type == "cpu" else _MANY
-    return max(16, numbers // max(1, rows) // 16 * 16)
+    return max(_GROUP, numbers // max(1, rows) // _GROUP * _GROUP)
 
 
 def blocks(vectors: Tensor) -> Iterator[tuple[slice, slice]]:

@@ -11,7 +11,7 @@ from pipeline.dataset import Split
 from pipeline.models import Network
 from pipeline.order import moments_over_workers
 from pipeline.partition import Shares
-from pipeline.vectors import norms
+from pipeline.vectors import norms, sum_over_columns
 
 SAMPLES_AT_ONCE = 1000
 
@@ -59,9 +59,9 @@ def diagnostics(honest: Tensor, losses: Tensor, aggregate: Tensor, byzantine_wei
         ``[metrics, R]``, in the order of ``STEP_METRICS``.
     """
     mean, squares = moments_over_workers(honest)
-    spread = squares.sum(dim=-1) / honest.shape[-2]
+    spread = sum_over_columns(squares) / honest.shape[-2]
     error = norms(aggregate - mean)
-    cosine = (aggregate * mean).sum(dim=-1) / (norms(aggregate) * norms(mean))
+    cosine = sum_over_columns(aggregate * mean) / (norms(aggregate) * norms(mean))
     return torch.stack([losses.mean(dim=-1), norms(mean), error, cosine, error.square() / spread, byzantine_weight])
 
 

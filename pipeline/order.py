@@ -212,9 +212,9 @@ def moments_over_workers(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _moments(vectors: Tensor) -> Tensor:
-    rows = vectors.unbind(dim=-2)
-    mean = _mean(rows)
-    return torch.stack([mean, _sum([(row - mean).square() for row in rows])], dim=-2)
+    mean = vectors.mean(dim=-2)
+    squares = (vectors - mean[..., None, :]).square_().sum(dim=-2)
+    return torch.stack([mean, squares], dim=-2)
 
 
 def deviation_over_workers(vectors: Tensor) -> Tensor:

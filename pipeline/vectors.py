@@ -153,6 +153,27 @@ def _square_norms(rows: Tensor) -> Tensor:
     return of_whole + of_rest
 
 
+def sum_over_columns(values: Tensor) -> Tensor:
+    """Return the sums over the last dimension, in an order that does not depend on the others.
+
+    ``Tensor.sum`` adds up a single long row by several threads, and each of several rows by one.
+
+    Args:
+        values: ``[..., d]``.
+
+    Returns:
+        ``[...]``.
+
+    Example:
+        >>> sum_over_columns(torch.ones(2, 3000))
+        tensor([3000., 3000.])
+    """
+    stretches = values.shape[-1] // _STRETCH
+    whole, rest = values.tensor_split([stretches * _STRETCH], dim=-1)
+    of_whole = whole.reshape(*values.shape[:-1], stretches, _STRETCH).sum(dim=-1)
+    return of_whole.sum(dim=-1) + rest.sum(dim=-1)
+
+
 def distances_to_others(vectors: Tensor) -> Tensor:
     """Return :func:`squared_distances` sorted along the last dimension, without the zero of a row to itself.
 
@@ -272,7 +293,7 @@ def gram_around_median(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _inner_products(rows: Tensor) -> Tensor:
-    """Return ``rows @ rows.mT [R, n, n]`` of ``rows [R, n, c]``, in float64, aligned as in :func:`_aligned_product`."""
+    """Return ``rows @ rows.mT [R, n, n]`` of ``rows [R, n, c]``, in float64, every matrix aligned to 64 bytes."""
     n, c = rows.shape[-2:]
     aligned = rows.new_zeros(len(rows), n + -n % 8, c + -c % 8, dtype=torch.float64)
     aligned[:, :n, :c] = rows
@@ -344,7 +365,7 @@ def top_eigenvector(matrices: Tensor) -> tuple[Tensor, Tensor]:
 def _padded(matrices: Tensor) -> Tensor:
     """Return the matrices with zero rows and columns, so that each takes a multiple of 64 bytes: n^2 8 with 4 | n.
 
-    LAPACK rounds by alignment, as :func:`_aligned_product` says of BLAS.
+    LAPACK rounds by alignment.
     """
     missing = -matrices.shape[-1] % 4
     return pad(matrices, (0, missing, 0, missing))

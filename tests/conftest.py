@@ -17,6 +17,15 @@ def global_generators_untouched():
 
 
 @pytest.fixture
+def two_threads():
+    """Lets torch share out its work over two threads, as it does by default on two cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def no_mlflow_environment(monkeypatch):
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
         monkeypatch.delenv(name, raising=False)

@@ -56,6 +56,14 @@ def test_the_least_diameter_of_a_hundred_workers_leaves_out_what_was_planted():
     assert_close(aggregate(RULES["mda"], vectors, 25), vectors[honest].mean(dim=0), 1e-5)
 
 
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_replica_of_many_columns_does_not_depend_on_its_batch(rule, two_threads):
+    vectors = unequal_vectors(3, 13, 40_000, dtype=torch.float32)
+    together = aggregate(rule, vectors, 2)
+    for replica in range(3):
+        assert torch.equal(aggregate(rule, vectors[replica : replica + 1], 2, first=replica)[0], together[replica])
+
+
 def test_every_rule_has_an_oracle_and_every_oracle_a_rule():
     assert sorted(oracles.AGGREGATION) == AGGREGATORS.names
 

@@ -128,12 +128,13 @@ def test_strength_differs_between_replicas(attack):
 
 @EVERY_VECTOR_ATTACK
 @pytest.mark.parametrize("step", [0, 3])
-def test_crafted_vectors_do_not_depend_on_batch_mates(attack, step):
-    honest = unequal_vectors(60, 12, 2410, dtype=torch.float32)
-    honest[4], honest[40] = torch.inf, torch.nan
-    previous = unequal_vectors(60, 2410, seed=1, dtype=torch.float32)
-    together = craft(attack, honest, 5, [1.5] * 60, step=step, previous=previous)
-    for first, size in [(0, 1), (0, 3), (5, 3), (59, 1)]:
+@pytest.mark.parametrize(("replicas", "d"), [(60, 2410), (6, 40_000)])
+def test_crafted_vectors_do_not_depend_on_batch_mates(attack, step, replicas, d, two_threads):
+    honest = unequal_vectors(replicas, 12, d, dtype=torch.float32)
+    honest[4], honest[-2] = torch.inf, torch.nan
+    previous = unequal_vectors(replicas, d, seed=1, dtype=torch.float32)
+    together = craft(attack, honest, 5, [1.5] * replicas, step=step, previous=previous)
+    for first, size in [(0, 1), (0, 3), (3, 3), (replicas - 1, 1)]:
         piece = slice(first, first + size)
         seen = {"first": first, "step": step, "previous": previous[piece]}
         alone = craft(attack, honest[piece], 5, [1.5] * size, **seen)

@@ -118,7 +118,7 @@ def test_a_convolution_is_computed_by_the_backend_measured_to_be_the_fastest(mon
 
 
 @pytest.mark.parametrize("model", ["cnn_mnist", "cnn_cifar"])
-def test_a_convolutional_replica_does_not_depend_on_its_batch(model):
+def test_a_convolutional_replica_does_not_depend_on_its_batch(model, two_threads):
     data = blobs(shape=(1, 16, 16))
     changes = {"model": {"name": model}, "data.source": {"name": "mnist"}}
     cells = [cell("alie", defence, seed=seed, changes=changes) for defence in ("mean", "krum") for seed in (0, 1)]

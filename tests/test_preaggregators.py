@@ -46,6 +46,14 @@ def fields(step):
     return {name: value for name, value in step.content().items() if name != "name"}
 
 
+@EVERY_MAP
+def test_a_replica_of_many_columns_does_not_depend_on_its_batch(step, two_threads):
+    vectors = unequal_vectors(3, 13, 40_000, dtype=torch.float32)
+    together = apply(step, vectors, 2)
+    for replica in range(3):
+        assert torch.equal(apply(step, vectors[replica : replica + 1], 2, first=replica)[0], together[replica])
+
+
 def test_every_map_has_an_oracle_and_every_oracle_a_map():
     assert sorted(oracles.PREAGGREGATION) == PREAGGREGATORS.names
 

@@ -19,6 +19,7 @@ from pipeline.vectors import (
     squared_distances,
     squared_distances_to,
     squared_norms,
+    sum_over_columns,
     top_eigenvalue,
     top_eigenvector,
     usable_distances,
@@ -75,6 +76,16 @@ def test_distances_of_a_batch_are_those_of_its_members():
     vectors[1, 2, 0] = torch.nan
     together = squared_distances(vectors)
     assert all(torch.equal(together[i, j], squared_distances(vectors[i, j])) for i in range(2) for j in range(3))
+
+
+@pytest.mark.parametrize("d", [0, 1, 1024, 2500, 100_000])
+def test_a_sum_over_columns_does_not_depend_on_the_batch(d, two_threads):
+    values = unequal_vectors(2, 3, d, dtype=torch.float32)
+    together = sum_over_columns(values)
+    torch.testing.assert_close(together, values.double().sum(dim=-1).float(), rtol=1e-5, atol=1e-3)
+    for i, j in [(0, 0), (0, 2), (1, 1)]:
+        assert torch.equal(sum_over_columns(values[i, j]), together[i, j])
+        assert torch.equal(sum_over_columns(values[i : i + 1, j : j + 1]), together[i : i + 1, j : j + 1])
 
 
 @pytest.mark.slow

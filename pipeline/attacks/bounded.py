@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Space, TunableAttack
 from pipeline.attacks.base import normalised, repeat_for_each
 from pipeline.order import deviation_over_workers
-from pipeline.vectors import squared_distances
+from pipeline.vectors import squared_distances, sum_over_columns
 
 
 class BoundedDeviation(TunableAttack):
@@ -74,9 +74,9 @@ class MinMax(BoundedDeviation):
     def largest(self, offsets: Tensor, direction: Tensor) -> Tensor:
         """Return the smallest of the larger roots."""
         bound = squared_distances(offsets).amax(dim=(-2, -1))[..., None]
-        square = direction.square().sum(dim=-1)
-        half = (direction * offsets).sum(dim=-1)
-        room = (bound - offsets.square().sum(dim=-1)).clamp_min(0)
+        square = sum_over_columns(direction.square())
+        half = sum_over_columns(direction * offsets)
+        room = (bound - sum_over_columns(offsets.square())).clamp_min(0)
         root = (half.square() + square * room).sqrt()
         # Of two equal forms of the root, the one that subtracts no nearly equal numbers.
         larger = torch.where(half > 0, _ratio(room, root + half), _ratio(root - half, square))

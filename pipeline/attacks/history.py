@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Range, Space, TunableAttack, VectorAttack
 from pipeline.attacks.base import normalised, repeat_for_each
 from pipeline.attacks.omniscient import ALittleIsEnough
+from pipeline.vectors import sum_over_columns
 
 
 class Mimicry(NamedTuple):
@@ -92,10 +93,10 @@ def _observe(honest: Tensor, context: AttackContext, state: Mimicry) -> Mimicry:
     mean = t / (t + 1) * state.mean + mu / (t + 1)
     start = context.stream.normal(honest.shape[-1]).to(honest.dtype) if t == 0 else state.direction
     offsets = honest - mean[..., None, :]
-    along = (offsets * start[..., None, :]).sum(dim=-1, keepdim=True)
+    along = sum_over_columns(offsets * start[..., None, :])[..., None]
     power = normalised((along * offsets).sum(dim=-2))
     direction = normalised(t / (t + 1) * state.direction + power / (t + 1))
-    target = (honest * direction[..., None, :]).sum(dim=-1).argmax(dim=-1, keepdim=True)
+    target = sum_over_columns(honest * direction[..., None, :]).argmax(dim=-1, keepdim=True)
     return Mimicry(mean, direction, target)
 
 
@@ -139,7 +140,7 @@ class RelocatedOrthogonalPerturbation(TunableAttack):
         mu, previous = honest.mean(dim=-2), context.previous
         blend = 0.0 if context.step == 0 else self.lambda_
         reference = normalised(blend * previous + (1 - blend) * mu)
-        across = normalised(1 - reference.sum(dim=-1, keepdim=True) * reference)
+        across = normalised(1 - sum_over_columns(reference)[..., None] * reference)
         push = normalised(sin(radians(self.angle)) * across + cos(radians(self.angle)) * reference)
         centre = self.pi * previous + (1 - self.pi) * mu
         vector = centre[..., None, :] + context.strength * push[..., None, :]
