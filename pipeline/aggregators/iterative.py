@@ -58,36 +58,47 @@ class GeometricMedian(HalfTolerant):
 
     def _weights(self, products: Tensor, usable: Tensor) -> Tensor:
         """Return the weights ``[..., n]`` of the median, started at the origin of the ``products [..., n, n]``."""
-        scale = median_over_last(_root(products.diagonal(dim1=-2, dim2=-1)).masked_fill(~usable, torch.inf))[..., None]
-        nu = (1e-6 * scale).clamp_min(torch.finfo(products.dtype).tiny)
-        weights = torch.zeros_like(products[..., 0])
+        squares = products.diagonal(dim1=-2, dim2=-1).masked_fill(~usable, torch.inf)
+        scale = median_over_last(_root(squares))[..., None]
+        nu, close = (1e-6 * scale).clamp_min(torch.finfo(products.dtype).tiny), self.tolerance * scale
+        weights = torch.zeros_like(squares)
         moving = torch.ones_like(scale, dtype=torch.bool)
         for _ in range(self.iterations):
             if products.device.type == "cpu" and not moving.any():  # a GPU would have to wait for the answer
                 break
-            next_weights, moved = _weiszfeld(products, usable, weights, nu)
+            next_weights, moved = _weiszfeld(products, squares, weights, nu)
             weights = torch.where(moving, next_weights, weights)
-            moving = moving & (moved > self.tolerance * scale)
+            moving = moving & (moved > close)
         return weights
 
 
-def _weiszfeld(products: Tensor, usable: Tensor, weights: Tensor, nu: Tensor) -> tuple[Tensor, Tensor]:
+def _weiszfeld(products: Tensor, squares: Tensor, weights: Tensor, nu: Tensor) -> tuple[Tensor, Tensor]:
     """Return the weights ``[..., n]`` of the next z, and how far ``[..., 1]`` it is from z = sum_i w_i x_i.
 
-    Only ``usable [..., n]`` points count. The c points within ``nu [..., 1]`` of z keep the share ``stay`` of the
-    weight; where the others' pull is at most c, that is all of it, and z is the minimiser.
+    A point of infinite ``squares [..., n]``, its squared norm, does not count.
     """
     with_z = _products_with(products, weights)
-    z_square = (with_z * weights).sum(dim=-1, keepdim=True)
-    distances = _root(products.diagonal(dim1=-2, dim2=-1) - 2 * with_z + z_square).masked_fill(~usable, torch.inf)
-    at_z = distances <= nu
-    inverse = distances.reciprocal().masked_fill(at_z, 0.0)
+    distances = _root(squares - 2 * with_z + (with_z * weights).sum(dim=-1, keepdim=True))
+    inverse, at_z = distances.reciprocal(), distances <= nu
+    looks = products.device.type == "cpu"
+    meets_none = looks and not at_z.any()  # spares the small operations of the usual case, and changes no bit
+    if not meets_none:
+        inverse = inverse.masked_fill(at_z, 0.0)
     total = inverse.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(inverse.dtype).tiny)
-    step = inverse / total - weights
+    mean = inverse / total
+    step = mean - weights
     length = _root((_products_with(products, step) * step).sum(dim=-1, keepdim=True))
+    return (mean, length) if meets_none else _held(mean, length, total, at_z)
+
+
+def _held(mean: Tensor, length: Tensor, total: Tensor, at_z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the weights and the movement when the c points ``at_z [..., n]`` hold z with the share ``stay``.
+
+    Where the others' pull is at most c, that is all of the weight, and z is the minimiser.
+    """
     count = at_z.sum(dim=-1, keepdim=True)
     stay = count / (length * total).maximum(count).clamp_min(1)
-    return stay * at_z / count.clamp_min(1) + (1 - stay) * inverse / total, (1 - stay) * length
+    return stay * at_z / count.clamp_min(1) + (1 - stay) * mean, (1 - stay) * length
 
 
 def _products_with(products: Tensor, weights: Tensor) -> Tensor:
