@@ -350,7 +350,7 @@ def transfer_heatmap(transfer: pd.DataFrame, title: str) -> Figure:
 
 def _moved(row: Mapping[Any, Any]) -> str:
     """Return the degradation, and beside the diagonal how it differs from that under the defence's own strength."""
-    change = "" if row["from_defence"] == row["to_defence"] else f"\n({-100 * row['lost']:+.1f})"
+    change = "" if row["from_defence"] == row["to_defence"] else f"\n({-100 * row['lost']:+z.1f})"
     return f"{100 * row['degradation']:.1f}{change}".replace("-", "\N{MINUS SIGN}")
 
 

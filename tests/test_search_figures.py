@@ -152,7 +152,7 @@ def test_transfer_shows_the_change_against_the_defences_own_strength(tables):
     texts = {text.get_position(): text.get_text().replace("\N{MINUS SIGN}", "-") for text in axes.texts}
     row = transfer.query("from_defence == 'krum' and to_defence == 'mean'").iloc[0]
     place = DEFENCES.index("mean"), DEFENCES.index("krum")
-    assert texts[place] == f"{100 * row['degradation']:.1f}\n({-100 * row['lost']:+.1f})"
+    assert texts[place] == f"{100 * row['degradation']:.1f}\n({-100 * row['lost']:+z.1f})"
     assert "\n" not in texts[0, 0]
     image = axes.images[0].get_array()
     assert image[place[1], place[0]] == pytest.approx(100 * row["degradation"])
