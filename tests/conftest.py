@@ -17,12 +17,17 @@ def global_generators_untouched():
 
 
 @pytest.fixture
-def two_threads():
-    """Lets torch share out its work over two threads, as it does by default on two cores."""
+def set_threads():
+    """Sets over how many threads torch shares out its work, for one test."""
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
+    yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads(set_threads):
+    """As torch has it by default on two cores; `make test` gives it one."""
+    set_threads(2)
 
 
 @pytest.fixture
