@@ -1,6 +1,7 @@
 """The bench of the search on tables whose best strength is known."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pytest
 from fabricated import Training, hump
 from support import ROOT, blobs, parameters, write_dataset
 
+from pipeline.errors import UserError
 from pipeline.search import bench
 
 PEAKS = {"median": 0.5, "krum": 30.0}
@@ -93,3 +95,23 @@ def test_the_page_shows_the_table_that_was_measured():
     assert bench.table(result) in (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
     measured = pd.read_csv(ROOT / bench.TRUTH)
     assert measured.groupby("study")["strength"].nunique().max() == result["strengths"]
+
+
+def test_the_command_line_names_the_part_and_tells_a_mistake(monkeypatch, tmp_path):
+    done = []
+    monkeypatch.setattr(bench, "load", lambda path: path)
+    monkeypatch.setattr(bench, "root", lambda: tmp_path)
+
+    def truth(here, params, count):
+        done.append((here, params, count))
+
+    def samplers(here, params):
+        raise UserError("no table")
+
+    bench.command_line(["truth", "21"], Path("p.yaml"), truth, samplers)
+    assert done == [(tmp_path, tmp_path / "p.yaml", 21)]
+    with pytest.raises(SystemExit, match="error: no table"):
+        bench.command_line(["samplers"], Path("p.yaml"), truth, samplers)
+    for wrong in ([], ["truth"], ["truth", "many"], ["both"]):
+        with pytest.raises(SystemExit, match="2"):
+            bench.command_line(wrong, Path("p.yaml"), truth, samplers)

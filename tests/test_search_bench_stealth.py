@@ -8,6 +8,7 @@ import pytest
 from fabricated import Training, hump, visible
 from support import ROOT, blobs, parameters, write_dataset
 
+from pipeline.params import load
 from pipeline.search import bench_stealth
 
 PARAMS = parameters(
@@ -90,4 +91,4 @@ def test_the_page_and_the_experiment_follow_what_was_measured():
     measured = pd.read_csv(ROOT / bench_stealth.TRUTH)
     assert measured.groupby(["study", "variant"])["strength"].nunique().max() == result["strengths"]
     best = min((row for row in result["samplers"] if row["trials"] == 48), key=lambda row: row["regret"])
-    assert bench_stealth.load(ROOT / bench_stealth.PARAMS).search.sampler == best["sampler"]
+    assert load(ROOT / bench_stealth.PARAMS).search.sampler == best["sampler"]

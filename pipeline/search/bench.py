@@ -11,7 +11,8 @@ The objective of the search is the mean over the seeds of ``search.seeds``; the 
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from scipy.special import stdtrit
 
 from pipeline import dataset
 from pipeline.attacks import Range, Space
+from pipeline.errors import UserError
 from pipeline.evaluator import Evaluator
 from pipeline.files import file_hash, root, write_json, write_text
 from pipeline.params import Params, load
@@ -183,14 +185,27 @@ def points(row: Mapping[str, Any], column: str) -> str:
     return f"{100 * row[column]:.2f} ± {100 * row[f'{column}_half_width']:.2f}"
 
 
-def main(arguments: list[str]) -> None:
-    """Run what the command line names."""
-    here = root()
-    if arguments[0] == "truth":
-        truth(here, load(here / "params.yaml"), int(arguments[1]))
-    else:
-        samplers(here, load(here / "params.yaml"))
+def command_line(
+    arguments: list[str],
+    settings: Path,
+    truth: Callable[[Path, Params, int], None],
+    samplers: Callable[[Path, Params], None],
+) -> None:
+    """Run ``truth`` with a number of strengths, or ``samplers``, on the parameters in ``settings``."""
+    parser = ArgumentParser()
+    parts = parser.add_subparsers(dest="part", required=True)
+    parts.add_parser("truth").add_argument("strengths", type=int)
+    parts.add_parser("samplers")
+    chosen, here = parser.parse_args(arguments), root()
+    try:
+        params = load(here / settings)
+        if chosen.part == "truth":
+            truth(here, params, chosen.strengths)
+        else:
+            samplers(here, params)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    command_line(sys.argv[1:], Path("params.yaml"), truth, samplers)

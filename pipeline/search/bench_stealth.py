@@ -23,10 +23,18 @@ from pipeline import dataset
 from pipeline.attacks import Choice, Space
 from pipeline.attacks.space import Value
 from pipeline.evaluator import Evaluator
-from pipeline.files import file_hash, root, write_json, write_text
-from pipeline.params import Params, load
+from pipeline.files import file_hash, write_json, write_text
+from pipeline.params import Params
 from pipeline.paths import DATASET
-from pipeline.search.bench import BUDGETS, CONFIDENCE, SAMPLER_SEEDS, mean_and_half_width, points, strengths
+from pipeline.search.bench import (
+    BUDGETS,
+    CONFIDENCE,
+    SAMPLER_SEEDS,
+    command_line,
+    mean_and_half_width,
+    points,
+    strengths,
+)
 from pipeline.search.measure import measure
 from pipeline.search.samplers import Asker, sampler
 from pipeline.search.study import Candidate, Study
@@ -156,15 +164,5 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(["| trials | sampler | regret (points) |", "|---|---|---|", *lines])
 
 
-def main(arguments: list[str]) -> None:
-    """Run what the command line names."""
-    here = root()
-    params = load(here / PARAMS)
-    if arguments[0] == "truth":
-        truth(here, params, int(arguments[1]))
-    else:
-        samplers(here, params)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    command_line(sys.argv[1:], PARAMS, truth, samplers)
