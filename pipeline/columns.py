@@ -36,12 +36,12 @@ def over_columns(kernel: Kernel, vectors: Tensor, **settings: Any) -> Tensor:
     """Return ``kernel(vectors, **settings)`` for a kernel that treats every column on its own.
 
     Args:
-        kernel: Maps ``[..., n, c]`` to ``[..., c]``, elementwise along the last dimension.
+        kernel: Maps ``[..., n, c]`` to ``[..., c]`` or ``[..., k, c]``, elementwise along the last dimension.
         vectors: ``[..., n, d]``.
         settings: Of the kernel; hashable.
 
     Returns:
-        ``[..., d]``.
+        ``[..., d]`` or ``[..., k, d]``.
     """
     if _fused.get():
         return compiled(kernel, **settings)(vectors)

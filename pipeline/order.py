@@ -1,4 +1,4 @@
-"""Order statistics over workers, by a sorting network instead of a sort.
+"""Order statistics over workers, by a sorting network instead of a sort, and their mean and deviation.
 
 A network is a fixed list of comparators (i, j): row i becomes the minimum and row j the maximum of the two, for all
 columns at once. Comparators that no wanted row depends on are left out. NaN counts as infinity.
