@@ -7,6 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 repro: $(VENV)/installed
 	dvc repro
+	@python -m pipeline compare | tail -n 2
 
 test: $(VENV)/installed-tests
 	ruff check .

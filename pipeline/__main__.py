@@ -5,6 +5,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pipeline.environment import compute_alike
+
+compute_alike()  # before NumPy is imported
+
 from pipeline import params
 from pipeline.errors import UserError
 from pipeline.files import root
@@ -36,11 +40,14 @@ def _search(here: Path, parameters: params.Params, study: str) -> None:
 
 
 def _analysis(here: Path, parameters: params.Params) -> None:
+    from pipeline import computed_on
+    from pipeline.execution import device
     from pipeline.report import analyse
     from pipeline.store import retire_rows
 
     retire_rows(here, parameters.grid.attacks, parameters.search.studies)
     analyse(here, parameters)
+    computed_on.record(here, device(parameters.execution.device))
 
 
 def _track(here: Path, parameters: params.Params) -> None:
@@ -83,6 +90,12 @@ def _bench(here: Path, arguments: argparse.Namespace) -> None:
         command.bench(arguments.sections, here / arguments.out, arguments.threads, arguments.tiny)
 
 
+def _compare(here: Path, to: str) -> int:
+    from pipeline.compare import compare
+
+    return compare(here, to)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipeline", description="One stage of the pipeline; see dvc.yaml.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -94,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     catalogue.add_argument("--markdown", action="store_true", help="the page docs/catalogue.md")
     change = commands.add_parser("set", help="change params.yaml, keeping its comments")
     change.add_argument("changes", help="blank-separated path=value, e.g. 'training.steps=50 grid.seeds=[0,1]'")
+    comparison = commands.add_parser("compare", help="the results as they stand beside committed or other ones")
+    comparison.add_argument("--to", default="HEAD", help="a git revision, or a folder with results (default HEAD)")
     bench = commands.add_parser("bench", help="measure speed and memory, see docs/performance.md")
     bench.add_argument("--sections", type=lambda names: names.split(","), default=[], help="separated by commas; all")
     bench.add_argument("--tiny", action="store_true", help="toy sizes: does everything run?")
@@ -103,38 +118,40 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(arguments: argparse.Namespace, here: Path) -> None:
+def _run(arguments: argparse.Namespace, here: Path) -> int:
     path = here / "params.yaml"
+    if arguments.command == "compare":
+        return _compare(here, arguments.to)
     if arguments.command == "set":
         params.override(path, arguments.changes)
-        return
-    if arguments.command == "list":
+    elif arguments.command == "list":
         _list(arguments.markdown)
-        return
-    if arguments.command == "bench":
+    elif arguments.command == "bench":
         _bench(here, arguments)
-        return
-    parameters = params.load(path)
+    else:
+        _stage(here, params.load(path), arguments.command, getattr(arguments, "row", None))
+    return 0
+
+
+def _stage(here: Path, parameters: params.Params, name: str, row: str | None) -> None:
     _check_published(here, parameters)
-    row = getattr(arguments, "row", None)
     if row is None:
-        STAGES[arguments.command](here, parameters)
+        STAGES[name](here, parameters)
         return
-    names = parameters.grid.attacks if arguments.command == "train" else parameters.search.studies
+    names = parameters.grid.attacks if name == "train" else parameters.search.studies
     if row not in names:
-        raise UserError(f"{arguments.command} {row}: not in {ROWS[arguments.command]}; {allowed(row, names)}")
-    STAGES[arguments.command](here, parameters, row)
+        raise UserError(f"{name} {row}: not in {ROWS[name]}; {allowed(row, names)}")
+    STAGES[name](here, parameters, row)
 
 
 def main() -> int:
-    """Run the stage that the command line names; return the exit code."""
+    """Run what the command line names; return the exit code."""
     stop_with_dvc()
     try:
-        _run(_parser().parse_args(), root())
+        return _run(_parser().parse_args(), root())
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -23,8 +23,10 @@ GROUP = ["attack", "defence", "partition"]
 PAIR = ["defence", "partition", "seed"]
 HEADLINE = {
     "clean": "clean",
+    "clean_half_width": "clean_half_width",
     "worst_attack": "attack",
     "accuracy": "accuracy",
+    "accuracy_half_width": "accuracy_half_width",
     "degradation": "degradation",
     "half_width": "degradation_half_width",
 }
@@ -32,6 +34,7 @@ FOUND = {
     "found_attack": "attack",
     "found_strength": "strength",
     "found_accuracy": "accuracy",
+    "found_accuracy_half_width": "accuracy_half_width",
     "found_degradation": "degradation",
     "found_half_width": "degradation_half_width",
 }

@@ -1,7 +1,7 @@
 """A cell: one training run, described completely by its validated parameters."""
 
-from collections.abc import Iterator
-from typing import Annotated, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,8 @@ from pipeline.partition import PARTITIONS, Partition
 from pipeline.registry import Component, Schema
 from pipeline.server import SCHEDULES, Schedule
 from pipeline.sources import source_hash
+
+COMPUTING = ("pipeline.simulation", "pipeline.precision", "pipeline.environment")  # what every cell is computed by
 
 
 class Threat(Schema):
@@ -61,6 +63,7 @@ class Training(Schema):
     server_momentum: float = Field(ge=0, lt=1, description="of the server's velocity")
     weight_decay: float = Field(ge=0, description="L2 coefficient")
     evaluate_every: int = Field(ge=1, description="steps between evaluations on validation data")
+    precision: Literal["float32", "float64"] = Field(description="type of data, parameters, vectors and metrics")
     tf32: bool = Field(description="whether a GPU may round the factors of products to 10 bits")
 
 
@@ -87,10 +90,16 @@ class Cell(Schema):
         strength = self.attack.strength if isinstance(self.attack, TunableAttack) else None
         return 1.0 if strength is None else strength
 
-    def key(self, data_hash: str) -> str:
-        """Return the cell's identity: the hash of its content, its data and the source that computes it."""
-        modules = frozenset({"pipeline.simulation", *(type(component).__module__ for component in self.components)})
-        return content_hash({"cell": self.content(), "data": data_hash, "source": source_hash(modules)})
+    def key(self, data_hash: str, arithmetic: Mapping[str, str]) -> str:
+        """Return the cell's identity: the hash of everything that determines the bytes of its result.
+
+        Args:
+            data_hash: Of the prepared data.
+            arithmetic: What computes: :func:`pipeline.execution.arithmetic`.
+        """
+        modules = frozenset({*COMPUTING, *(type(component).__module__ for component in self.components)})
+        identity = {"cell": self.content(), "data": data_hash, "arithmetic": dict(arithmetic)}
+        return content_hash({**identity, "source": source_hash(modules)})
 
     @property
     def shared(self) -> str:

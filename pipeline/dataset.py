@@ -18,14 +18,14 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Normalised images [N, C, H, W] float32 and their labels [N] int64."""
+    """Normalised images [N, C, H, W], float32 in the file, and their labels [N] int64."""
 
     inputs: Tensor
     labels: Tensor
 
-    def to(self, device: torch.device | str) -> "Split":
-        """Return the split on a device."""
-        return Split(self.inputs.to(device), self.labels.to(device))
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Split":
+        """Return the split on a device, with images of another type where one is given."""
+        return Split(self.inputs.to(device, dtype or self.inputs.dtype), self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class Dataset:
     test: Split
     classes: int
 
-    def to(self, device: torch.device | str) -> "Dataset":
-        """Return the data set on a device."""
-        return Dataset(self.train.to(device), self.validation.to(device), self.test.to(device), self.classes)
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Dataset":
+        """Return the data set on a device, with images of another type where one is given."""
+        train, validation, test = (split.to(device, dtype) for split in (self.train, self.validation, self.test))
+        return Dataset(train, validation, test, self.classes)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -28,7 +28,7 @@ def flagged(sent: Tensor, honest: int) -> Tensor:
         tensor(0.5000)
     """
     scores = torch.stack([norms(sent), norms(sent - median_over_workers(sent)[..., None, :])])
-    return outlying(scores).any(dim=0)[..., honest:].float().mean(dim=-1)
+    return outlying(scores).any(dim=0)[..., honest:].to(sent.dtype).mean(dim=-1)
 
 
 def outlying(scores: Tensor) -> Tensor:

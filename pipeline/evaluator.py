@@ -8,10 +8,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from pipeline.cell import Cell
-from pipeline.dataset import Dataset
-from pipeline.execution import train
+from pipeline.execution import Trainer, arithmetic, train
 from pipeline.files import read_json, write_json
-from pipeline.params import Execution
 from pipeline.paths import CACHE
 from pipeline.progress import progress
 from pipeline.simulation import Result
@@ -40,8 +38,7 @@ class Evaluator:
     """
 
     root: Path
-    execution: Execution
-    data: Dataset
+    trainer: Trainer
     data_hash: str
 
     def outcomes(self, cells: Sequence[Cell], split: Split, title: str, detect: bool = False) -> list[Outcome]:
@@ -55,7 +52,7 @@ class Evaluator:
         ]
         todo = list({cell.model_dump_json(): cell for cell in unknown}.values())
         with progress(title, len(todo), "cell") as bar:
-            for positions, results in train(todo, self.data, self.execution, lambda _: lambda *_: None, detect):
+            for positions, results in train(todo, self.trainer, lambda _: lambda *_: None, detect):
                 for position, result in zip(positions, results, strict=True):
                     outcome = _outcome(result, split)
                     write_json(self._file(todo[position], split), outcome._asdict())
@@ -63,7 +60,12 @@ class Evaluator:
         return [Outcome(**read_json(file)) for file in files]
 
     def _file(self, cell: Cell, split: Split) -> Path:
-        return self.root / CACHE / "evaluations" / f"{cell.key(self.data_hash)}.{split}.json"
+        return (
+            self.root
+            / CACHE
+            / "evaluations"
+            / f"{cell.key(self.data_hash, arithmetic(cell.model, self.trainer.execution))}.{split}.json"
+        )
 
 
 def _outcome(result: Result, split: Split) -> Outcome:

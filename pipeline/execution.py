@@ -1,27 +1,31 @@
 """Where cells are trained, and in which batches."""
 
-import ctypes
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from shutil import which
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 
 from pipeline.cell import Cell
-from pipeline.columns import fused
-from pipeline.dataset import Dataset
+from pipeline.dataset import Dataset, load
+from pipeline.environment import environment
 from pipeline.errors import UserError
-from pipeline.files import root
-from pipeline.gradients import Backend, backend, vmap_gradients
+from pipeline.gradients import backend, backend_name, chain_gradients, vmap_gradients
+from pipeline.memory import available
+from pipeline.models import Model
 from pipeline.params import Execution
-from pipeline.paths import CACHE
-from pipeline.plan import batches
-from pipeline.program import Program, build
+from pipeline.plan import TOGETHER, batches
+from pipeline.pool import Pool, Task, cores
+from pipeline.precision import keep_freed_memory, kernels_chosen
+from pipeline.program import build
 from pipeline.simulation import Result, Watch, run
 
-WORTH_COMPILING = 1e8  # numbers that a replica's workers send; 2 ns saved for each, 20 s spent by the first process
-CPU_SHARE, GPU_SHARE = 0.25, 0.8  # of the free memory, where execution.memory_gb sets no limit
+CPU_SHARE, GPU_SHARE = 0.25, 0.8  # of the available memory, where execution.memory_gb sets no limit
 
 
 def device(name: str) -> torch.device:
@@ -35,64 +39,172 @@ def device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def memory(limit_gb: float | None, on: torch.device) -> float:
-    """Return how many bytes a batch of replicas may take: ``limit_gb``, or a share of what is free now."""
-    if limit_gb is not None:
-        return limit_gb * 1e9
-    if on.type == "cuda":
-        return GPU_SHARE * torch.cuda.mem_get_info()[0]
-    return CPU_SHARE * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def processes(wanted: int | Literal["auto"], on: torch.device) -> int:
+    """Return how many processes train: as many as wanted, or one for every core or GPU that may be used."""
+    if wanted != "auto":
+        return wanted
+    return torch.cuda.device_count() if on.type == "cuda" else cores()
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The processes of a stage, and what they train with.
+
+    Attributes:
+        pool: The processes.
+        dataset: Normalised data.
+        execution: Device, memory and gradient backend.
+        on: The device.
+    """
+
+    pool: Pool
+    dataset: Dataset
+    execution: Execution
+    on: torch.device
+
+
+@contextmanager
+def trainer(data: Path, execution: Execution, most: int | None = None) -> Iterator[Trainer]:
+    """Start the processes of a stage; they import what they need meanwhile, and end with the context.
+
+    Args:
+        data: The file of the data set, which the processes read themselves and share in memory.
+        execution: Device, number of processes, memory and gradient backend.
+        most: Cells that will be trained, where that is known; no more processes are started.
+
+    Raises:
+        UserError: The file is no data set, or there is no such device.
+    """
+    on, dataset = device(execution.device), load(data)
+    count = processes(execution.processes, on)
+    count = count if most is None else min(count, most)
+    environments = [{**environment(), **_one_gpu(number, on)} for number in range(count)]
+    with Pool(environments, _prepare, data, execution, on) as pool:
+        yield Trainer(pool, dataset, execution, on)
+
+
+def _one_gpu(number: int, on: torch.device) -> dict[str, str]:
+    """Return what lets a process see one GPU: the processes take turns."""
+    if on.type != "cuda":
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[number % torch.cuda.device_count()].strip()}
+
+
+def arithmetic(model: Model, execution: Execution) -> dict[str, str]:
+    """Return what computes the cells of ``model``: the part of their identity that params.yaml does not hold."""
+    on = device(execution.device)
+    libraries = {"torch": torch.__version__, "numpy": np.__version__}
+    return {**libraries, "device": on.type, "gradients": backend_name(execution.gradients, model, on)}
 
 
 def train(
-    cells: Sequence[Cell],
-    dataset: Dataset,
-    execution: Execution,
-    watch: Callable[[list[int]], Watch],
-    detect: bool = False,
+    cells: Sequence[Cell], trainer: Trainer, watch: Callable[[list[int]], Watch], detect: bool = False
 ) -> Iterator[tuple[list[int], list[Result]]]:
-    """Train ``cells`` batch by batch; a batch for which memory does not suffice is halved.
+    """Train ``cells`` in batches, as many at a time as there are processes.
+
+    A batch for which memory does not suffice is halved.
 
     Args:
         cells: In any order; equal defences side by side are applied at once.
-        dataset: Normalised data.
-        execution: Device, memory and gradient backend.
-        watch: Given the positions of a batch's cells, returns what to call at each of its evaluations.
+        trainer: What trains them.
+        watch: Given the positions of a batch's cells, returns what to call at each of its evaluations; no cell's
+            evaluation is told twice, even if a batch must be repeated.
         detect: Measure what share of the Byzantine vectors a filter would flag.
 
     Yields:
-        The positions in ``cells`` of a batch, with their results.
+        The positions in ``cells`` of a batch, with their results, as the batches end.
 
     Raises:
-        UserError: Memory does not suffice for a single replica.
+        UserError: Memory does not suffice for a single replica, or a process died twice over a batch.
     """
-    on = device(execution.device)
-    keep_freed_memory()
-    waiting = list(batches(cells, dataset, memory(execution.memory_gb, on)))
-    while waiting:
-        positions = waiting.pop(0)
-        try:
-            results = _train_batch([cells[p] for p in positions], dataset, execution, on, watch(positions), detect)
-        except RuntimeError as error:
-            if not _is_out_of_memory(error):
-                raise
-            results = None  # only outside this block does the error no longer hold the memory
+    told = [-1] * len(cells)
+
+    def task(positions: list[int]) -> Task:
+        arguments = ([cells[position] for position in positions], detect)
+        return Task(positions, _attempt, arguments, _once(told, positions, watch(positions)))
+
+    waiting = [task(positions) for positions in _planned(cells, trainer)]
+    for ended, results in trainer.pool.run(waiting):
         if results is None:
-            waiting[:0] = _halves(positions, on)
+            waiting[:0] = map(task, _halves(ended.key, trainer.on))
         else:
-            yield positions, results
+            yield ended.key, results
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _once(told: list[int], positions: list[int], watch: Watch) -> Watch:
+    """Return ``watch`` for what is new: ``told`` holds the last evaluation of each cell."""
+
+    def new(steps_done: int, metrics: dict[str, np.ndarray]) -> None:
+        if steps_done > told[positions[0]]:
+            for position in positions:
+                told[position] = steps_done
+            watch(steps_done, metrics)
+
+    return new
+
+
+def _planned(cells: Sequence[Cell], trainer: Trainer) -> Iterator[list[int]]:
+    if not cells:
+        return iter([])
+    together = len(cells) if trainer.on.type == "cuda" else TOGETHER
+    return batches(cells, trainer.dataset, memory(trainer), trainer.pool.size, together)
+
+
+def memory(trainer: Trainer) -> float:
+    """Return how many bytes a batch may take in each process: the limit, or a share of what is available now."""
+    pool, limit_gb = trainer.pool, trainer.execution.memory_gb
+    if limit_gb is not None:
+        return limit_gb * 1e9
+    if trainer.on.type != "cuda":
+        return CPU_SHARE * available() / pool.size
+    asked = [Task(None, _free_gpu_memory, (), lambda: None) for _ in range(pool.size)]
+    least: int = min(free for _, free in pool.run(asked))
+    return GPU_SHARE * least / ceil(pool.size / torch.cuda.device_count())
 
 
 def _halves(positions: list[int], on: torch.device) -> list[list[int]]:
     if len(positions) == 1:
         raise UserError(f"execution.device: the memory of {on} does not suffice for one replica of this model")
-    torch.cuda.empty_cache()
     middle = len(positions) // 2
     return [positions[:middle], positions[middle:]]
+
+
+# What follows runs in the processes.
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    dataset: Dataset
+    execution: Execution
+    on: torch.device
+
+
+def _prepare(data: Path, execution: Execution, on: torch.device) -> _Prepared:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    return _Prepared(load(data), execution, on)
+
+
+def _attempt(here: _Prepared, cells: Sequence[Cell], detect: bool, watch: Watch) -> list[Result] | None:
+    """Return the results of a batch; None if memory does not suffice."""
+    try:
+        return _train_batch(cells, here.dataset, here.execution, here.on, watch, detect)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+    torch.cuda.empty_cache()  # only outside the block above does the error no longer hold the memory
+    return None
+
+
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _free_gpu_memory(_: _Prepared, __: Watch) -> int:
+    """Return what other processes, and the tensors of this one, leave of its GPU's memory."""
+    kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return int(torch.cuda.mem_get_info()[0]) + kept
 
 
 def _train_batch(
@@ -100,43 +212,5 @@ def _train_batch(
 ) -> list[Result]:
     gradients = backend(execution.gradients, cells[0].model, on)
     program = build(cells, dataset, gradients, on, detect)
-    set_precision(gradients, program.training.tf32)
-    with fused(worth_compiling(program)):
+    with kernels_chosen(program.training, together=gradients in (chain_gradients, vmap_gradients)):
         return run(program, watch)
-
-
-def keep_freed_memory() -> None:
-    """Have the C library hand out again what is freed, instead of returning it to the system.
-
-    Fresh memory costs a page fault every 4 KB. With replicas whose vectors take more than 32 MB together, that was half
-    of the time of a step.
-    """
-    if sys.platform == "linux":
-        trim_threshold, mmap_threshold = -1, -3  # as in malloc.h of the GNU C library
-        library = ctypes.CDLL(None)
-        if hasattr(library, "mallopt"):
-            library.mallopt(trim_threshold, 2**31 - 1)
-            library.mallopt(mmap_threshold, 2**31 - 1)
-
-
-def set_precision(gradients: Backend, tf32: bool) -> None:
-    """Choose the kernels of PyTorch.
-
-    oneDNN chooses its own by shape: where replicas share a call, the last bits of one would depend on the others.
-    """
-    torch.backends.mkldnn.set_flags(gradients is not vmap_gradients)  # type: ignore[no-untyped-call]
-    precision = "tf32" if tf32 else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = precision
-    torch.backends.cudnn.conv.fp32_precision = precision  # type: ignore[attr-defined]
-
-
-def worth_compiling(program: Program) -> bool:
-    """Return whether compiling pays, with a compiler at hand whose results outlive the process.
-
-    It changes the last bits of sums, so a replica's own size decides, not that of its batch.
-    """
-    sent = program.training.steps * program.threat.received * program.network.size
-    if sent < WORTH_COMPILING or not any(map(which, ("g++", "clang++"))):
-        return False
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(root() / CACHE / "compiled"))
-    return True

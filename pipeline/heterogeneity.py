@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from pipeline.dataset import Dataset
+from pipeline.gradients import backend
 from pipeline.intervals import mean_of_all, t_half_width
 from pipeline.metrics import dissimilarity, local_gradients
 from pipeline.params import Params
 from pipeline.partition import Shares, label_histogram
+from pipeline.program import DTYPES
 
 
 def label_counts(params: Params, dataset: Dataset) -> dict[str, Tensor]:
@@ -54,8 +56,9 @@ def partitions_table(params: Params, dataset: Dataset, device: torch.device) -> 
 def _measured(params: Params, dataset: Dataset, partition: str, seed: int, device: torch.device) -> dict[str, Any]:
     shares, h = _shares(params, dataset.train.labels, partition, seed), params.threat.honest
     network = params.model.network(dataset.shape, dataset.classes)
-    start, honest = network.initial(seed).to(device), Shares(shares.samples[:h], shares.sizes[:h])
-    measured = dissimilarity(local_gradients(network, start, dataset.train.to(device), honest))
+    dtype, gradients = DTYPES[params.training.precision], backend("auto", params.model, device)
+    start, honest = network.initial(seed, dtype).to(device), Shares(shares.samples[:h], shares.sizes[:h])
+    measured = dissimilarity(local_gradients(gradients, network, start, dataset.train.to(device, dtype), honest))
     return {
         "partition": partition,
         "seed": seed,

@@ -4,10 +4,10 @@ from abc import abstractmethod
 from functools import partial
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline import kernels
 from pipeline.gradients import Backend, Gradients
 from pipeline.models import Network
 from pipeline.registry import Component, Registry
@@ -84,7 +84,7 @@ class LocalSGD(LocalUpdate):
             local = local - self.learning_rate * gradients[:, 0]
             losses.append(loss[:, 0])
         difference = params[:, None, :] - local.view(replicas, workers, -1)
-        return difference, torch.stack(losses).mean(dim=0).view(replicas, workers)
+        return difference, (sum(losses[1:], losses[0]) / self.steps).view(replicas, workers)
 
 
 def clipped(backend: Backend, limit: float | None) -> Backend:
@@ -113,7 +113,11 @@ def with_momentum(momentum: Tensor, vectors: Tensor, beta: float, damped: bool) 
         damped: Whether the new vector is scaled by 1 - beta.
 
     Example:
+        >>> import torch
         >>> with_momentum(torch.tensor([1.0]), torch.tensor([2.0]), beta=0.5, damped=True)
         tensor([1.5000])
     """
-    return vectors.lerp(momentum, beta) if damped else vectors.add(momentum, alpha=beta)
+    weight = 1 - beta if damped else 1.0
+    if kernels.apply_to(vectors):
+        return kernels.weighted_sum(beta, momentum, weight, vectors)
+    return beta * momentum + weight * vectors

@@ -4,13 +4,14 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
-from torch.nn.functional import cross_entropy
+from torch.func import vmap
 
 from pipeline.dataset import Split
+from pipeline.gradients import Backend, cross_entropies
 from pipeline.models import Network
 from pipeline.order import moments_over_workers
 from pipeline.partition import Shares
+from pipeline.products import OrderedProducts
 from pipeline.vectors import norms, sum_over_columns
 
 SAMPLES_AT_ONCE = 1000
@@ -61,8 +62,9 @@ def diagnostics(honest: Tensor, losses: Tensor, aggregate: Tensor, byzantine_wei
     mean, squares = moments_over_workers(honest)
     spread = sum_over_columns(squares) / honest.shape[-2]
     error = norms(aggregate - mean)
+    mean_loss = sum_over_columns(losses) / losses.shape[-1]
     cosine = sum_over_columns(aggregate * mean) / (norms(aggregate) * norms(mean))
-    return torch.stack([losses.mean(dim=-1), norms(mean), error, cosine, error.square() / spread, byzantine_weight])
+    return torch.stack([mean_loss, norms(mean), error, cosine, error.square() / spread, byzantine_weight])
 
 
 class Evaluation(NamedTuple):
@@ -81,15 +83,14 @@ def evaluate(network: Network, params: Tensor, split: Split) -> Evaluation:
         params: ``[R, d]``.
         split: ``[N, C, H, W]`` images and ``[N]`` labels.
     """
-    correct = torch.zeros(len(params), device=params.device)
-    loss = torch.zeros(len(params), device=params.device)
+    correct, loss = params.new_zeros(2, len(params))
     finite = params.isfinite().all(dim=-1)
     for start in range(0, len(split.labels), SAMPLES_AT_ONCE):
         piece = slice(start, start + SAMPLES_AT_ONCE)
         inputs, labels = split.inputs[piece], split.labels[piece]
         logits = _logits(network, params, inputs)
         correct += (logits.argmax(dim=-1) == labels).sum(dim=-1)
-        loss += vmap(cross_entropy, in_dims=(0, None))(logits, labels) * len(labels)
+        loss += sum_over_columns(cross_entropies(logits, labels.expand(len(params), -1))[0])
         finite &= logits.isfinite().all(dim=-1).all(dim=-1)
     samples, classes = len(split.labels), logits.shape[-1]
     return Evaluation(torch.where(finite, correct / samples, 1 / classes), loss / samples, ~finite)
@@ -99,7 +100,8 @@ def _logits(network: Network, params: Tensor, inputs: Tensor) -> Tensor:
     """Return ``[R, N, classes]``; a CPU is faster with one replica's convolutions at a time."""
     if network.convolutional and params.device.type == "cpu":
         return torch.stack([network.forward(replica.clone(), inputs) for replica in params])
-    return vmap(network.forward, in_dims=(0, None))(params, inputs)
+    with OrderedProducts():
+        return vmap(network.forward, in_dims=(0, None))(params, inputs)
 
 
 class Dissimilarity(NamedTuple):
@@ -126,16 +128,16 @@ def dissimilarity(gradients: Tensor) -> Dissimilarity:
         >>> dissimilarity(torch.tensor([[1.0, 2.0], [1.0, -2.0]]))
         Dissimilarity(g_squared=4.0, b_squared=4.0)
     """
-    gradients = gradients.double()
-    mean = gradients.mean(dim=0)
-    spread = (gradients - mean).square().sum(dim=-1).mean()
-    return Dissimilarity(float(spread), float(spread / mean.square().sum()))
+    mean, squares = moments_over_workers(gradients.double())
+    spread = sum_over_columns(squares) / len(gradients)
+    return Dissimilarity(float(spread), float(spread / sum_over_columns(mean.square())))
 
 
-def local_gradients(network: Network, params: Tensor, split: Split, shares: Shares) -> Tensor:
+def local_gradients(backend: Backend, network: Network, params: Tensor, split: Split, shares: Shares) -> Tensor:
     """Return every worker's gradient of the mean cross-entropy over all of its own samples.
 
     Args:
+        backend: How gradients are computed.
         network: The model.
         params: ``[d]``.
         split: The training data.
@@ -144,13 +146,11 @@ def local_gradients(network: Network, params: Tensor, split: Split, shares: Shar
     Returns:
         ``[n, d]``, in nats.
     """
-
-    def total(params: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(network.forward(params, inputs), labels, reduction="sum")
-
     gradients = []
     for samples, size in zip(shares.samples, shares.sizes.tolist(), strict=True):
-        pieces = samples[:size].to(split.labels.device).split(SAMPLES_AT_ONCE)
-        sums = [grad(total)(params, split.inputs[piece], split.labels[piece]) for piece in pieces]
-        gradients.append(torch.stack(sums).sum(dim=0) / size)
+        total = torch.zeros_like(params)
+        for piece in samples[:size].to(split.labels.device).split(SAMPLES_AT_ONCE):
+            mean, _ = backend(network, params[None], split.inputs[piece][None, None], split.labels[piece][None, None])
+            total += mean[0, 0] * len(piece)
+        gradients.append(total / size)
     return torch.stack(gradients)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.registry import Component, Registry
-from pipeline.rng import torch_stream
+from pipeline.rng import Stream
 
 Shape = tuple[int, int, int]
-BackendName = Literal["vmap", "replicas", "loop"]
+BackendName = Literal["chain", "vmap", "replicas", "loop"]
 
 
 class Network:
@@ -47,26 +47,42 @@ class Network:
         logits: Tensor = torch.func.functional_call(self.module, named, (inputs,))
         return logits
 
-    def initial(self, seed: int) -> Tensor:
+    def linear_layers(self, params: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return weight ``[R, outputs, inputs]`` and bias ``[R, outputs]`` of each layer, given ``params [R, d]``.
+
+        Raises:
+            ValueError: The network is not a chain of linear layers with ReLU between them.
+        """
+        kinds, shapes = [type(layer) for layer in self.module.children()], list(self.shapes.values())
+        if kinds != [nn.Flatten, nn.Linear, *[nn.ReLU, nn.Linear] * (len(shapes) // 2 - 1)]:
+            raise ValueError("this backend needs linear layers with ReLU between them")
+        parts = torch.split(params, [shape.numel() for shape in shapes], dim=-1)
+        layers = zip(parts[::2], shapes[::2], parts[1::2], strict=True)
+        return [(weight.view(-1, *shape), bias) for weight, shape, bias in layers]
+
+    def initial(self, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return initial parameters ``[d]`` from the replica's own stream.
 
         Weights and biases of a layer are uniform in +-1/sqrt(fan-in), PyTorch's default; normalisations start at the
         identity.
         """
-        stream = torch_stream(seed, "initial weights")
+        uniform = Stream.of([seed], "initial weights").uniform(self.size)[0]
         layers = [layer for layer in self.module.modules() if any(True for _ in layer.parameters(recurse=False))]
-        return torch.cat([part.flatten() for layer in layers for part in _initial_parts(layer, stream)])
+        spans = [_initial_span(layer, parameter) for layer in layers for parameter in layer.parameters(recurse=False)]
+        least, width = (torch.cat(ends) for ends in zip(*spans, strict=True))
+        return (least + width * uniform).to(dtype)
 
 
-def _initial_parts(layer: nn.Module, stream: torch.Generator) -> list[Tensor]:
-    """Return the initial values of a layer's own parameters, in their order."""
-    shapes = [parameter.shape for parameter in layer.parameters(recurse=False)]
+def _initial_span(layer: nn.Module, parameter: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the least initial value, and how far the largest is from it, of each number of a layer's parameter."""
     if isinstance(layer, nn.Linear | nn.Conv2d):
-        bound = 1 / sqrt(layer.weight[0].numel())
-        return [torch.empty(shape).uniform_(-bound, bound, generator=stream) for shape in shapes]
-    if isinstance(layer, nn.GroupNorm):
-        return [torch.ones(layer.weight.shape), torch.zeros(layer.bias.shape)]
-    raise ValueError(f"no initialisation is defined for the layer {layer}")
+        least, width = -1 / sqrt(layer.weight[0].numel()), 2 / sqrt(layer.weight[0].numel())
+    elif isinstance(layer, nn.GroupNorm):
+        least, width = float(parameter is layer.weight), 0.0
+    else:
+        raise ValueError(f"no initialisation is defined for the layer {layer}")
+    shape = (parameter.numel(),)
+    return torch.full(shape, least, dtype=torch.float64), torch.full(shape, width, dtype=torch.float64)
 
 
 class Model(Component):
@@ -95,6 +111,7 @@ class LogisticRegression(Model):
     """Multinomial logistic regression on the pixels."""
 
     name: Literal["logistic"] = "logistic"
+    cpu_gradients: ClassVar[BackendName] = "chain"
     formula: ClassVar[str] = "softmax(W x + c)"
 
     def module(self, shape: Shape, classes: int) -> nn.Module:
@@ -107,6 +124,7 @@ class MultilayerPerceptron(Model):
     """Fully connected layers with ReLU between them."""
 
     name: Literal["mlp"] = "mlp"
+    cpu_gradients: ClassVar[BackendName] = "chain"
     hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = Field(
         description="units of each hidden layer"
     )

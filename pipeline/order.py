@@ -2,6 +2,8 @@
 
 A network is a fixed list of comparators (i, j): row i becomes the minimum and row j the maximum of the two, for all
 columns at once. Comparators that no wanted row depends on are left out. NaN counts as infinity.
+
+On a CPU :mod:`pipeline.kernels` computes; the expressions here are what it computes, and what other devices do.
 """
 
 from collections.abc import Sequence
@@ -10,7 +12,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from pipeline.columns import over_columns
+from pipeline import elementary, kernels
 
 Comparators = tuple[tuple[int, int], ...]
 
@@ -57,35 +59,35 @@ def needed(n: int, first: int, last: int) -> Comparators:
 
 
 def _ordered(vectors: Tensor, comparators: Comparators) -> list[Tensor]:
-    """Return the rows of ``vectors [..., n, c]`` sorted over the workers, as far as the comparators do."""
-    rows = list(_nan_as_infinity(vectors).unbind(dim=-2))
+    """Return the rows of ``vectors [..., n, d]`` sorted over the workers, as far as the comparators do."""
+    rows = list(torch.where(vectors == vectors, vectors, torch.inf).unbind(dim=-2))
     for i, j in comparators:
         rows[i], rows[j] = torch.minimum(rows[i], rows[j]), torch.maximum(rows[i], rows[j])
     return rows
 
 
-def _nan_as_infinity(vectors: Tensor) -> Tensor:
-    """Return the vectors, without a copy where a look at them costs less: on a CPU and not compiled."""
-    looks = vectors.device.type == "cpu" and not torch.compiler.is_compiling()
-    if looks and not vectors.sum().isnan():
-        return vectors
-    return torch.where(vectors == vectors, vectors, torch.inf)
+def _mean_of_ranks(vectors: Tensor, comparators: Comparators, first: int, last: int) -> Tensor:
+    """Return per column the mean of the values of rank ``first`` to ``last`` - 1."""
+    if kernels.apply_to(vectors):
+        return kernels.mean_of_ranks(vectors, comparators, first, last)
+    return _mean(_ordered(vectors, comparators)[first:last])
 
 
-def _sum(rows: Sequence[Tensor]) -> Tensor:
-    total = rows[0]
-    for row in rows[1:]:
-        total = total + row
-    return total
+def _mean_of_nearest(vectors: Tensor, first: int, last: int, count: int) -> Tensor:
+    """Return per column the mean of the ``count`` values nearest to the mean of the ranks ``first`` to ``last`` - 1."""
+    comparators = network(vectors.shape[-2])
+    if kernels.apply_to(vectors):
+        return kernels.mean_of_nearest(vectors, comparators, first, last, count)
+    rows = _ordered(vectors, comparators)
+    return mean_of_nearest(_mean(rows[first:last]), rows, count)
 
 
 def _mean(rows: Sequence[Tensor]) -> Tensor:
-    return _sum(rows) / len(rows)
-
-
-def _middle(rows: Sequence[Tensor]) -> Tensor:
-    """Return the midpoint of the two middle ones of all sorted rows."""
-    return 0.5 * rows[(len(rows) - 1) // 2] + 0.5 * rows[len(rows) // 2]
+    """Return the mean of the rows, added in float64: two of 3e38 have one."""
+    total = rows[0].double()
+    for row in rows[1:]:
+        total = total + row
+    return (total / len(rows)).to(rows[0].dtype)
 
 
 def median_over_workers(vectors: Tensor) -> Tensor:
@@ -102,11 +104,8 @@ def median_over_workers(vectors: Tensor) -> Tensor:
         tensor([3.])
     """
     n = vectors.shape[-2]
-    return over_columns(_median, vectors, comparators=needed(n, (n - 1) // 2, n // 2 + 1))
-
-
-def _median(vectors: Tensor, comparators: Comparators) -> Tensor:
-    return _middle(_ordered(vectors, comparators))
+    first, last = (n - 1) // 2, n // 2 + 1
+    return _mean_of_ranks(vectors, needed(n, first, last), first, last)
 
 
 def trimmed_mean_over_workers(vectors: Tensor, f: int) -> Tensor:
@@ -124,11 +123,7 @@ def trimmed_mean_over_workers(vectors: Tensor, f: int) -> Tensor:
         tensor([2.5000])
     """
     n = vectors.shape[-2]
-    return over_columns(_trimmed_mean, vectors, f=f, comparators=needed(n, f, n - f))
-
-
-def _trimmed_mean(vectors: Tensor, f: int, comparators: Comparators) -> Tensor:
-    return _mean(_ordered(vectors, comparators)[f : vectors.shape[-2] - f])
+    return _mean_of_ranks(vectors, needed(n, f, n - f), f, n - f)
 
 
 def mean_around_median(vectors: Tensor, count: int) -> Tensor:
@@ -147,12 +142,8 @@ def mean_around_median(vectors: Tensor, count: int) -> Tensor:
         >>> mean_around_median(torch.tensor([[9.0], [1.0], [2.5]]), count=2)
         tensor([1.7500])
     """
-    return over_columns(_mean_around_median, vectors, count=count, comparators=network(vectors.shape[-2]))
-
-
-def _mean_around_median(vectors: Tensor, count: int, comparators: Comparators) -> Tensor:
-    rows = _ordered(vectors, comparators)
-    return mean_of_nearest(_middle(rows), rows, count)
+    n = vectors.shape[-2]
+    return _mean_of_nearest(vectors, (n - 1) // 2, n // 2 + 1, count)
 
 
 def mean_around_trimmed_mean(vectors: Tensor, f: int) -> Tensor:
@@ -165,12 +156,8 @@ def mean_around_trimmed_mean(vectors: Tensor, f: int) -> Tensor:
     Returns:
         ``[..., d]``.
     """
-    return over_columns(_mean_around_trimmed_mean, vectors, f=f, comparators=network(vectors.shape[-2]))
-
-
-def _mean_around_trimmed_mean(vectors: Tensor, f: int, comparators: Comparators) -> Tensor:
-    n, rows = vectors.shape[-2], _ordered(vectors, comparators)
-    return mean_of_nearest(_mean(rows[f : n - f]), rows, n - f)
+    n = vectors.shape[-2]
+    return _mean_of_nearest(vectors, f, n - f, n - f)
 
 
 def mean_of_nearest(centre: Tensor, rows: Sequence[Tensor], count: int) -> Tensor:
@@ -194,6 +181,22 @@ def mean_of_nearest(centre: Tensor, rows: Sequence[Tensor], count: int) -> Tenso
     return _mean(window)
 
 
+def mean_over_workers(vectors: Tensor) -> Tensor:
+    """Return the coordinate-wise mean.
+
+    Args:
+        vectors: ``[..., n, d]``.
+
+    Returns:
+        ``[..., d]``.
+
+    Example:
+        >>> mean_over_workers(torch.tensor([[1.0], [3.0]]))
+        tensor([2.])
+    """
+    return kernels.mean(vectors) if kernels.apply_to(vectors) else vectors.mean(dim=-2)
+
+
 def moments_over_workers(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Return the coordinate-wise mean and the coordinate-wise sum of squared deviations from it.
 
@@ -207,14 +210,10 @@ def moments_over_workers(vectors: Tensor) -> tuple[Tensor, Tensor]:
         >>> moments_over_workers(torch.tensor([[1.0], [3.0]]))
         (tensor([2.]), tensor([2.]))
     """
-    mean, squares = over_columns(_moments, vectors).unbind(dim=-2)
-    return mean, squares
-
-
-def _moments(vectors: Tensor) -> Tensor:
+    if kernels.apply_to(vectors):
+        return kernels.moments(vectors)
     mean = vectors.mean(dim=-2)
-    squares = (vectors - mean[..., None, :]).square_().sum(dim=-2)
-    return torch.stack([mean, squares], dim=-2)
+    return mean, (vectors - mean[..., None, :]).square().sum(dim=-2)
 
 
 def deviation_over_workers(vectors: Tensor) -> Tensor:
@@ -231,4 +230,5 @@ def deviation_over_workers(vectors: Tensor) -> Tensor:
         tensor([[1.4142]])
     """
     _, squares = moments_over_workers(vectors)
-    return (squares / (vectors.shape[-2] - 1)).sqrt()[..., None, :]
+    variance = (squares / (vectors.shape[-2] - 1))[..., None, :]
+    return elementary.root(variance) if kernels.apply_to(vectors) else variance.sqrt()

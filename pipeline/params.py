@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
@@ -73,12 +73,24 @@ class Analysis(Schema):
     published: str | None = Field(description="CSV file of published accuracies to set beside ours; null: none")
 
 
+def _number_of_processes(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise ValueError("should be 'auto' or a whole number of at least 1")
+
+
+Processes = Annotated[int | Literal["auto"], BeforeValidator(_number_of_processes)]
+
+
 class Execution(Schema):
     """Where and how to compute; no part of any result's identity."""
 
     device: Literal["auto", "cpu", "cuda"]
-    memory_gb: float | None = Field(gt=0, description="memory of a batch of replicas; null: a share of what is free")
-    gradients: Literal["auto", "vmap", "replicas", "loop"]
+    processes: Processes = Field(description="that train at a time, a thread each; auto: one a core, on GPUs one a GPU")
+    memory_gb: float | None = Field(
+        gt=0, description="memory of a batch, for each process; null: a share of what is free"
+    )
+    gradients: Literal["auto", "chain", "vmap", "replicas", "loop"]
 
 
 class Params(Schema):

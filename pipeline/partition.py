@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.errors import UserError
 from pipeline.registry import Component, Registry
-from pipeline.rng import numpy_stream
+from pipeline.rng import Stream, numpy_stream
 
 REDRAWS = 10_000  # of a split with a share that is too small
 
@@ -295,20 +295,26 @@ def _sorted_by_label(samples: np.ndarray, labels: Tensor) -> np.ndarray:
     return order
 
 
-def minibatches(seed: int, steps: int, batch_size: int, sizes: Tensor) -> Tensor:
-    """Return which of its samples each worker reads at each step, drawn with replacement.
+def minibatch(stream: Stream, sizes: Tensor, size: int) -> Tensor:
+    """Return which of its samples each worker reads in one step, drawn with replacement.
+
+    All workers draw, so the draws of one do not depend on which of them are honest.
 
     Args:
-        seed: The replica's seed.
-        steps: T.
-        batch_size: B.
-        sizes: ``[n]``, how many samples each worker holds; the draws of a worker do not depend on whether it is honest.
+        stream: Random numbers of the step, ``[R]``.
+        sizes: ``[R, n]``, how many samples each worker holds.
+        size: How many each reads.
 
     Returns:
-        ``[T, n, B]``, those of worker i from 0 to its size - 1, int64.
+        ``[R, n, size]``, those of worker i from 0 to its size - 1, int64.
+
+    Example:
+        >>> minibatch(Stream.of([0], "minibatches"), torch.tensor([[1, 100]]), size=3)
+        tensor([[[ 0,  0,  0],
+                 [67, 72, 46]]])
     """
-    shape = (steps, len(sizes), batch_size)
-    return torch.from_numpy(numpy_stream(seed, "minibatches").integers(sizes.numpy()[:, None], size=shape))
+    drawn = stream.uniform(sizes.shape[-1] * size).view(*sizes.shape, size)
+    return (drawn * sizes[..., None]).long()
 
 
 def label_histogram(labels: Tensor, shares: Shares, classes: int) -> Tensor:

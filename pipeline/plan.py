@@ -2,18 +2,23 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import prod
+from itertools import pairwise
+from math import ceil, prod
 
 import torch
 
 from pipeline.attacks import Attack, TunableAttack
-from pipeline.cell import Cell
+from pipeline.cell import Cell, Training
 from pipeline.dataset import Dataset
+from pipeline.metrics import STEP_METRICS
 from pipeline.models import Network, Shape
 from pipeline.params import Params
 
 COPIES = 12  # of [R, n, d] alive at once in the most demanding step
 ACTIVATION_COPIES = 2  # of the activations of all minibatches; measured with ResNet-20: 1
+HISTORY_COPIES = 3  # of the metrics of all steps: as they come, stacked, and as they are sent
+INDEX = 8  # bytes of a sample's number
+TOGETHER = 16  # replicas of a batch on a CPU: more leave its cache
 
 
 @dataclass(frozen=True)
@@ -68,22 +73,55 @@ def resolved(params: Params, attack: str) -> Attack:
     return named.resolved(n, f) if isinstance(named, TunableAttack) else named
 
 
-def batches(cells: Sequence[Cell], dataset: Dataset, memory: float) -> Iterator[list[int]]:
-    """Yield the positions of the cells to train together: that can share a batch, as many as ``memory`` bytes hold."""
+def batches(
+    cells: Sequence[Cell], dataset: Dataset, memory: float, processes: int = 1, together: int = TOGETHER
+) -> Iterator[list[int]]:
+    """Yield the positions of the cells to train together: neighbours among those that can share a batch.
+
+    Batches are as large as the limits allow and about equally large, and their number is a multiple of that of the
+    processes where it can be, so that all processes have work to the end.
+
+    Args:
+        cells: In any order.
+        dataset: Says how large an image is.
+        memory: Bytes that a batch may take.
+        processes: How many batches are trained at a time.
+        together: The most replicas of a batch.
+    """
     sharing: dict[str, list[int]] = {}
     for position, cell in enumerate(cells):
         sharing.setdefault(cell.shared, []).append(position)
     for positions in sharing.values():
-        size = max(1, int(memory / replica_bytes(cells[positions[0]], dataset)))
-        yield from (positions[start : start + size] for start in range(0, len(positions), size))
+        fitting = min(together, int(memory / replica_bytes(cells[positions[0]], dataset)))
+        rounds = ceil(len(cells) / (processes * max(1, fitting)))
+        yield from _cut(positions, ceil(len(cells) / (processes * rounds)))
+
+
+def _cut(positions: list[int], most: int) -> Iterator[list[int]]:
+    """Yield as few equally large pieces as ``most`` allows; where it does not come out even, some are larger by one."""
+    count = ceil(len(positions) / most)
+    borders = [len(positions) * number // count for number in range(count + 1)]
+    yield from (positions[start:end] for start, end in pairwise(borders))
 
 
 def replica_bytes(cell: Cell, dataset: Dataset) -> int:
     """Return an estimate of the memory that one replica takes, in bytes."""
-    network = cell.model.network(dataset.shape, dataset.classes)
-    vectors = cell.threat.workers * network.size
-    samples = cell.threat.workers * cell.training.batch_size
-    return 4 * (COPIES * vectors + ACTIVATION_COPIES * samples * activations(network, dataset.shape))
+    network, training = cell.model.network(dataset.shape, dataset.classes), cell.training
+    samples = cell.threat.workers * training.batch_size
+    drawn = samples * training.local_update.minibatches
+    held = len(dataset.train.labels)
+    numbers = (
+        COPIES * cell.threat.workers * network.size
+        + ACTIVATION_COPIES * samples * activations(network, dataset.shape)
+        + drawn * prod(dataset.shape)
+        + HISTORY_COPIES * training.steps * len(STEP_METRICS)
+    )
+    return INDEX * (drawn + held) + number_bytes(training) * numbers
+
+
+def number_bytes(training: Training) -> int:
+    """Return how many bytes one number of a replica takes."""
+    return 8 if training.precision == "float64" else 4
 
 
 def activations(network: Network, shape: Shape) -> int:

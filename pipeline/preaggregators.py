@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.registry import Component, Registry
 from pipeline.rng import Stream
-from pipeline.vectors import mix, squared_distances, squared_norms
+from pipeline.vectors import mix, root, squared_distances, squared_norms
 
 
 class Mixed(NamedTuple):
@@ -214,7 +214,7 @@ class Clipping(PreAggregator):
     def apply(self, vectors: Tensor, f: int, stream: Stream | None = None) -> Mixed:
         """Return the clipped ``vectors [..., n, d]``."""
         del f, stream
-        return _clipped(vectors, squared_norms(vectors).sqrt(), vectors.new_full((), self.c, dtype=torch.float64))
+        return _clipped(vectors, root(squared_norms(vectors)), vectors.new_full((), self.c, dtype=torch.float64))
 
 
 @PREAGGREGATORS.register
@@ -263,7 +263,7 @@ class AdaptiveRobustClipping(PreAggregator):
         del stream
         n = vectors.shape[-2]
         clipped = 2 * f * (n - f) // n
-        norms = squared_norms(vectors).sqrt()
+        norms = root(squared_norms(vectors))
         return _clipped(vectors, norms, norms.sort(dim=-1).values[..., n - clipped - 1, None])
 
 
@@ -271,7 +271,4 @@ def _clipped(vectors: Tensor, norms: Tensor, longest: Tensor) -> Mixed:
     """Return the vectors whose ``norms`` exceed ``longest`` (both float64) at that length; zero if not finite."""
     factors = torch.where(norms > longest, longest / norms, 1.0).to(vectors.dtype)
     clipped, erased = vectors * factors[..., None], factors[..., None] == 0
-    looks = vectors.device.type == "cpu"  # a GPU would have to wait for the answer
-    if not looks or erased.any():
-        clipped.masked_fill_(erased, 0.0)
-    return Mixed(clipped, torch.diag_embed(factors))
+    return Mixed(clipped.masked_fill_(erased, 0.0), torch.diag_embed(factors))

@@ -18,7 +18,7 @@ from pipeline.defence import Defence
 from pipeline.gradients import Backend
 from pipeline.local import clipped
 from pipeline.models import Network
-from pipeline.partition import Shares, minibatches
+from pipeline.partition import Shares, minibatch
 from pipeline.rng import Stream
 from pipeline.sampling import byzantine_counts, subset, take
 
@@ -59,8 +59,8 @@ class Program:
         strength: ``[R, 1, 1]``.
         ratios: ``[T, R, 1, 1]``, r of the attack's schedule; None where every attack is at full size from step 0.
         held: ``[R, w, m]``, sample numbers; those of a smaller share are followed by zeros.
-        drawn: ``[S, T, w, B]``, which of its samples a worker reads.
-        stream: ``[R]``, which of ``drawn`` a replica reads.
+        sizes: ``[R, n]``, how many samples each worker holds.
+        minibatches: ``[R]``, random numbers of the minibatches.
         rates: ``[T]``, learning rates.
         initial: ``[R, d]``, initial parameters.
         adversary: ``[R]``, random numbers of the attack.
@@ -81,8 +81,8 @@ class Program:
     strength: Tensor
     ratios: Tensor | None
     held: Tensor
-    drawn: Tensor
-    stream: Tensor
+    sizes: Tensor
+    minibatches: Stream
     rates: Tensor
     initial: Tensor
     adversary: Stream
@@ -111,7 +111,9 @@ class Program:
 
     def batch(self, t: int | Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the inputs ``[R, k, B, C, H, W]`` and labels ``[R, k, B]`` of the workers ``present`` at step t."""
-        samples = take(self.held.gather(-1, at(self.drawn, t, dim=1)[self.stream]), present)
+        size = self.training.batch_size * self.training.local_update.minibatches
+        drawn = minibatch(self.minibatches.fork(t), self.sizes, size)[:, : self.held.shape[1]]
+        samples = take(self.held.gather(-1, drawn), present)
         labels = self.dataset.train.labels[samples]
         if isinstance(self.attack, DataAttack):
             h, _ = self.counts(t)
@@ -163,16 +165,19 @@ class Program:
     def start(self) -> State:
         """Return the state before the first step."""
         workers = self.held.shape[1]
-        momentum = torch.zeros(len(self.initial), workers, self.network.size, device=self.initial.device)
+        momentum = self.initial.new_zeros(len(self.initial), workers, self.network.size)
         previous = torch.zeros_like(self.initial)
         attack = self.attack.init_state(momentum) if isinstance(self.attack, VectorAttack) else None
         defences = tuple(defence.rule.init_state(previous[replicas]) for defence, replicas in self.defences)
         return State(self.initial, momentum, previous, torch.zeros_like(previous), attack, defences)
 
 
-def at(series: Tensor, t: int | Tensor, dim: int = 0) -> Tensor:
-    """Return what ``series`` holds for step t along ``dim``; no value is read if t is a tensor ``[]``."""
-    return series.select(dim, t) if isinstance(t, int) else series.index_select(dim, t.view(1)).squeeze(dim)
+def at(series: Tensor, t: int | Tensor) -> Tensor:
+    """Return what ``series`` holds for step t; no value is read if t is a tensor ``[]``."""
+    return series[t] if isinstance(t, int) else series.index_select(0, t.view(1)).squeeze(0)
+
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def build(
@@ -187,22 +192,22 @@ def build(
     network = first.model.network(dataset.shape, dataset.classes)
     shares = _shares(cells, dataset.train.labels.cpu())
     held = pad_sequence([share.samples.mT for share in shares], batch_first=True).mT[:, :computing]
-    drawn, stream = _minibatches(cells, shares)
+    dtype = DTYPES[training.precision]
     return Program(
         network=network,
-        dataset=dataset.to(device),
+        dataset=dataset.to(device, dtype),
         threat=first.threat,
         training=training,
         attack=first.attack,
         defences=_side_by_side([cell.defence for cell in cells]),
         gradients=clipped(backend, training.clip),
-        strength=torch.tensor([cell.strength for cell in cells], device=device)[:, None, None],
-        ratios=None if (ratios := _ratios(cells)) is None else ratios.to(device),
+        strength=torch.tensor([cell.strength for cell in cells], dtype=dtype, device=device)[:, None, None],
+        ratios=None if (ratios := _ratios(cells)) is None else ratios.to(device, dtype),
         held=held.to(device),
-        drawn=drawn[:, :, :computing].to(device),
-        stream=stream.to(device),
-        rates=(training.learning_rate * training.schedule.factors(training.steps)).to(device),
-        initial=_initial(network, cells).to(device),
+        sizes=torch.stack([share.sizes for share in shares]).to(device),
+        minibatches=Stream.of([cell.seed for cell in cells], "minibatches", device),
+        rates=(training.learning_rate * training.schedule.factors(training.steps)).to(device, dtype),
+        initial=_initial(network, cells, dtype).to(device),
         adversary=Stream.of([cell.seed for cell in cells], "attack", device),
         server=Stream.of([cell.seed for cell in cells], "defence", device),
         rounds=Stream.of([cell.seed for cell in cells], "rounds", device),
@@ -223,19 +228,9 @@ def _shares(cells: Sequence[Cell], labels: Tensor) -> list[Shares]:
     return [assigned[cell.partition, cell.seed] for cell in cells]
 
 
-def _minibatches(cells: Sequence[Cell], shares: Sequence[Shares]) -> tuple[Tensor, Tensor]:
-    """Return the draws ``[S, T, n, B]`` and which of them each cell reads ``[R]``: those of its seed and sizes."""
-    training = cells[0].training
-    keys = [(cell.seed, tuple(share.sizes.tolist())) for cell, share in zip(cells, shares, strict=True)]
-    distinct = sorted(set(keys))
-    size = training.batch_size * training.local_update.minibatches
-    drawn = [minibatches(seed, training.steps, size, torch.tensor(sizes)) for seed, sizes in distinct]
-    return torch.stack(drawn), torch.tensor([distinct.index(key) for key in keys])
-
-
-def _initial(network: Network, cells: Sequence[Cell]) -> Tensor:
+def _initial(network: Network, cells: Sequence[Cell], dtype: torch.dtype) -> Tensor:
     """Return the initial parameters ``[R, d]``; cells with one seed start alike."""
-    of_seed = {seed: network.initial(seed) for seed in {cell.seed for cell in cells}}
+    of_seed = {seed: network.initial(seed, dtype) for seed in {cell.seed for cell in cells}}
     return torch.stack([of_seed[cell.seed] for cell in cells])
 
 
@@ -257,7 +252,7 @@ def _ratios(cells: Sequence[Cell]) -> Tensor | None:
     steps = torch.arange(cells[0].training.steps)[:, None]
     start = torch.tensor([attack.start for attack in attacks])
     ramp = torch.tensor([attack.ramp for attack in attacks])
-    return ((steps - start + 1) / (ramp + 1)).clamp(0, 1)[..., None, None]
+    return ((steps - start + 1).double() / (ramp + 1)).clamp(0, 1)[..., None, None]
 
 
 def _byzantine_counts(threat: Threat, steps: int) -> list[int] | None:

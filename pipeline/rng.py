@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline import elementary, kernels
+
 
 def stream_seed(seed: int, purpose: str) -> int:
     """Return a 63-bit number that identifies the stream of ``purpose`` in the replica of ``seed``.
@@ -77,8 +79,8 @@ class Stream:
 
     def normal(self, count: int) -> Tensor:
         """Return ``[R, count]`` numbers, float64, standard normal."""
-        normal: Tensor = torch.special.ndtri(self.uniform(count))
-        return normal
+        shares = self.uniform(count)
+        return elementary.inverse_normal(shares) if kernels.apply_to(shares) else torch.special.ndtri(shares)
 
     def permutation(self, n: int) -> Tensor:
         """Return ``[R, n]``, int64, a random order of 0 to n - 1 for every replica."""

@@ -15,7 +15,7 @@ class Schedule(Component):
 
     @abstractmethod
     def factors(self, steps: int) -> Tensor:
-        """Return the factor of every step, ``[steps]``."""
+        """Return the factor of every step, ``[steps]``, float64."""
 
 
 SCHEDULES: Registry[Schedule] = Registry("schedule")
@@ -27,7 +27,7 @@ class Constant(Schedule):
 
     Example:
         >>> Constant().factors(3)
-        tensor([1., 1., 1.])
+        tensor([1., 1., 1.], dtype=torch.float64)
     """
 
     name: Literal["constant"] = "constant"
@@ -35,7 +35,7 @@ class Constant(Schedule):
 
     def factors(self, steps: int) -> Tensor:
         """1 at every step."""
-        return torch.ones(steps)
+        return torch.ones(steps, dtype=torch.float64)
 
 
 @SCHEDULES.register
@@ -44,7 +44,7 @@ class Milestones(Schedule):
 
     Example:
         >>> Milestones(at=(2,), factor=0.5).factors(4)
-        tensor([1.0000, 1.0000, 0.5000, 0.5000])
+        tensor([1.0000, 1.0000, 0.5000, 0.5000], dtype=torch.float64)
     """
 
     name: Literal["milestones"] = "milestones"
@@ -57,7 +57,7 @@ class Milestones(Schedule):
     def factors(self, steps: int) -> Tensor:
         """``factor`` to the number of milestones reached."""
         reached = torch.arange(steps)[:, None] >= torch.tensor(self.at)
-        return self.factor ** reached.sum(dim=-1).to(torch.get_default_dtype())
+        return torch.tensor([self.factor**count for count in reached.sum(dim=-1).tolist()], dtype=torch.float64)
 
 
 def update(

@@ -15,6 +15,7 @@ from pipeline.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_METRICS, di
 from pipeline.program import Program, State, at
 from pipeline.sampling import put, take
 from pipeline.server import update
+from pipeline.vectors import sum_over_columns
 
 
 def step(program: Program, state: State, t: int | Tensor) -> tuple[State, Tensor]:
@@ -33,7 +34,7 @@ def step(program: Program, state: State, t: int | Tensor) -> tuple[State, Tensor
     params, velocity = update(
         state.params, state.velocity, direction, at(program.rates, t), training.weight_decay, training.server_momentum
     )
-    measured = diagnostics(honest, losses[:, :h], direction, weights[:, h:].sum(dim=-1))
+    measured = diagnostics(honest, losses[:, :h], direction, sum_over_columns(weights[:, h:]))
     if program.detect:
         measured = torch.cat([measured, flagged(sent, h)[None]])
     return State(params, put(state.momentum, present, momentum), direction, velocity, attack, defences), measured
@@ -100,7 +101,7 @@ def _final(program: Program, state: State) -> dict[str, np.ndarray]:
     validation = evaluate(program.network, state.params, program.dataset.validation)
     test = evaluate(program.network, state.params, program.dataset.test)
     measured = [validation.accuracy, validation.loss, test.accuracy, test.loss, validation.diverged | test.diverged]
-    return _by_name(FINAL_METRICS, torch.stack([values.float() for values in measured]))
+    return _by_name(FINAL_METRICS, torch.stack([values.to(state.params.dtype) for values in measured]))
 
 
 def _by_name(names: Iterable[str], values: Tensor) -> dict[str, np.ndarray]:

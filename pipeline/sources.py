@@ -1,10 +1,11 @@
-"""Which source files a module depends on, and their hash: a part of every result's identity."""
+"""Which source files a module depends on, and the hash of their code: a part of every result's identity."""
 
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).parent
 
@@ -15,8 +16,8 @@ def import_closure(modules: Iterable[str]) -> list[str]:
     Imports inside functions count. Modules that a package finds by itself (the families of rules and attacks) do not.
 
     Example:
-        >>> import_closure(["pipeline.rng"])
-        ['pipeline', 'pipeline.rng']
+        >>> import_closure(["pipeline.elementary"])
+        ['pipeline', 'pipeline.elementary', 'pipeline.kernels']
     """
     reached: set[str] = set()
     waiting = list(modules)
@@ -57,8 +58,34 @@ def source_file(module: str) -> Path:
 
 @cache
 def source_hash(modules: frozenset[str]) -> str:
-    """Return the sha256 over the source files in the import closure of ``modules``."""
+    """Return the sha256 over the code in the import closure of ``modules``, without comments and docstrings."""
     digest = hashlib.sha256()
     for module in import_closure(modules):
-        digest.update(module.encode() + b"\0" + source_file(module).read_bytes() + b"\0")
+        digest.update(f"{module}\0{code(source_file(module).read_bytes())}\0".encode())
     return digest.hexdigest()
+
+
+def code(source: bytes | str) -> str:
+    """Return the syntax tree of ``source`` as text: equal for sources that differ in comments, docstrings and layout.
+
+    Written out here because that of ``ast.dump`` differs between versions of Python.
+
+    Example:
+        >>> code("x = 1  # one") == code("x = (1)")
+        True
+        >>> code("x = 1") == code("x = 2")
+        False
+    """
+    return _written(ast.parse(source))
+
+
+def _written(part: Any) -> str:
+    if isinstance(part, list):
+        return f"[{','.join(map(_written, part))}]"
+    if not isinstance(part, ast.AST):
+        return repr(part)
+    fields = {name: value for name, value in ast.iter_fields(part) if value is not None}
+    if isinstance(part, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(part):
+        fields["body"] = part.body[1:]
+    written = (f"{name}={_written(value)}" for name, value in fields.items() if value != [])
+    return f"{type(part).__name__}({','.join(written)})"

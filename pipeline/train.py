@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import dataset, store
-from pipeline.execution import train
+from pipeline import store
+from pipeline.dataset import readable
+from pipeline.execution import arithmetic, train, trainer
 from pipeline.files import file_hash
 from pipeline.params import Params
 from pipeline.paths import DATASET
@@ -21,32 +22,37 @@ def train_row(root: Path, params: Params, attack: str) -> None:
 
     Each batch of cells is written when it ends, so an interruption loses the batch under way.
     """
-    data = dataset.load(root / DATASET)
-    data_hash = file_hash(root / DATASET)
+    with readable(root / DATASET, "prepare") as file:
+        data_hash = file_hash(file)
     cells, row = grid_row(params, attack), store.row_folder(root, attack)
-    keys = {planned.folder: planned.cell.key(data_hash) for planned in cells}
+    computes = arithmetic(params.model, params.execution)
+    keys = {planned.folder: planned.cell.key(data_hash, computes) for planned in cells}
     missing = store.settle(root, row, keys)
     todo = [planned for planned in cells if planned.folder in missing]
     print(f"train {attack}: {len(cells)} cells, {len(todo)} to train", flush=True)
-    live = Tracker(root, params, data_hash).live_row(attack, cells, keys)
-    with progress(f"train {attack}", len(todo) * params.training.steps, "step") as bar:
-        watch = _watcher(todo, live, bar)
-        for positions, results in train([planned.cell for planned in todo], data, params.execution, watch):
-            for position, result in zip(positions, results, strict=True):
-                store.write(root, row, todo[position], keys[todo[position].folder], result)
+    with trainer(root / DATASET, params.execution, len(todo)) as processes:
+        live = Tracker(root, params, data_hash).live_row(attack, cells, keys)
+        with progress(f"train {attack}", len(todo) * params.training.steps, "step") as bar:
+            watch = _watcher(todo, live, bar)
+            for positions, results in train([planned.cell for planned in todo], processes, watch):
+                for position, result in zip(positions, results, strict=True):
+                    store.write(root, row, todo[position], keys[todo[position].folder], result)
     live.finish(store.read_row(root, cells))
 
 
 def _watcher(todo: list[Planned], live: LiveRow, bar: Progress) -> Callable[[list[int]], Watch]:
+    done = [0] * len(todo)  # steps of each cell; a batch that is halved, or repeated, counts once
+
     def of_batch(positions: list[int]) -> Watch:
-        log, done = live.watch([todo[position] for position in positions]), 0
+        log = live.watch([todo[position] for position in positions])
 
         def watch(steps_done: int, metrics: dict[str, np.ndarray]) -> None:
-            nonlocal done
             log(steps_done, metrics)
             accuracy = metrics["validation_accuracy"].mean()
-            bar.advance((steps_done - done) * len(positions), f"mean validation accuracy {accuracy:.1%}")
-            done = steps_done
+            more = sum(steps_done - done[position] for position in positions)
+            bar.advance(more, f"mean validation accuracy {accuracy:.1%}")
+            for position in positions:
+                done[position] = steps_done
 
         return watch
 

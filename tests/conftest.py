@@ -7,6 +7,16 @@ import pytest
 import torch
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _in_process():
+    """Has tests train in their own process: it would cost each of them seconds to start others."""
+    from support import InProcess
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.execution.Pool", InProcess)
+        yield
+
+
 @pytest.fixture
 def global_generators_untouched():
     """Fails the test if it draws from, or seeds, PyTorch's or NumPy's global generator."""
@@ -14,20 +24,6 @@ def global_generators_untouched():
     yield
     assert torch.equal(torch_before, torch.random.get_rng_state())
     assert (numpy_before == np.random.get_state()[1]).all()  # noqa: NPY002
-
-
-@pytest.fixture
-def set_threads():
-    """Sets over how many threads torch shares out its work, for one test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def two_threads(set_threads):
-    """As torch has it by default on two cores; `make test` gives it one."""
-    set_threads(2)
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def record(planned, data_hash=DATA_HASH):
     evaluations = {"steps_done": np.array(EVALUATED, dtype=float)}
     evaluations |= {name: series(len(EVALUATED)) for name in EVALUATION_METRICS}
     final = {**dict(zip(FINAL_METRICS, series(len(FINAL_METRICS)), strict=True)), "diverged": 1.0}
-    return Record(planned, planned.cell.key(data_hash), final, steps, evaluations)
+    return Record(planned, planned.cell.key(data_hash, {}), final, steps, evaluations)
 
 
 def row(of, attack="ipm", **how):

@@ -1,17 +1,20 @@
 """Small parameters, data and cells that several test files share."""
 
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from ruamel.yaml import YAML
 
+from pipeline import execution
 from pipeline.cell import Cell
 from pipeline.dataset import Dataset, Split, write_tensors
-from pipeline.gradients import vmap_gradients
+from pipeline.gradients import chain_gradients
 from pipeline.params import Params, validate
 from pipeline.plan import planned
 from pipeline.program import build
@@ -79,7 +82,40 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
     write_tensors(path, {**tensors, **labels}, {"classes": str(dataset.classes)})
 
 
-def train(cells, dataset, backend=vmap_gradients, watch=lambda *_: None) -> list[Result]:
+class InProcess:
+    """Stands for ``pipeline.pool.Pool`` where a test need not start processes: works on the tasks here."""
+
+    size = 1
+
+    def __init__(self, environments, prepare, *arguments):
+        threads = torch.get_num_threads()
+        self.prepared = prepare(*arguments)
+        torch.set_num_threads(threads)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def run(self, waiting):
+        while waiting:
+            task = waiting.pop(0)
+            yield task, task.function(self.prepared, *task.arguments, task.told)
+
+
+@contextmanager
+def trainer(dataset: Dataset, **settings):
+    """What trains cells on a data set in memory; on the CPU, with further settings of the execution."""
+    settings = parameters().execution.replace(device="cpu", **settings)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "dataset.safetensors"
+        write_dataset(path, dataset)
+        with execution.trainer(path, settings) as ready:
+            yield ready
+
+
+def train(cells, dataset, backend=chain_gradients, watch=lambda *_: None) -> list[Result]:
     return run(build(cells, dataset, backend, CPU), watch)
 
 

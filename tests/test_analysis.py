@@ -183,13 +183,16 @@ def test_summary_holds_grid_and_search():
     found = row_of(search.confirmed, study="ipm", candidate="found")
     assert rows["iid.mean"] == {
         "clean": 0.9,
+        "clean_half_width": 0.0,
         "worst_attack": "ipm",
         "accuracy": 0.45,
+        "accuracy_half_width": 0.6353,
         "degradation": 0.45,
         "half_width": 0.6353,
         "found_attack": "ipm",
         "found_strength": analysis.plain(found["strength"]),
         "found_accuracy": analysis.plain(found["accuracy"]),
+        "found_accuracy_half_width": analysis.plain(found["accuracy_half_width"]),
         "found_degradation": analysis.plain(found["degradation"]),
         "found_half_width": analysis.plain(found["degradation_half_width"]),
     }
@@ -205,7 +208,7 @@ def test_summary_holds_grid_and_search():
 def test_summary_without_a_search_or_a_second_seed():
     tables = analysis.tabulate(records({("none", "krum"): [0.9], ("ipm", "krum"): [0.5]}), None, 0.95)
     rows = analysis.summary_rows(tables, "iid")
-    assert rows == {
-        "iid.krum": {"clean": 0.9, "worst_attack": "ipm", "accuracy": 0.5, "degradation": 0.4, "half_width": None}
-    }
+    accuracies = {"clean": 0.9, "worst_attack": "ipm", "accuracy": 0.5, "degradation": 0.4}
+    unknown = {"clean_half_width": None, "accuracy_half_width": None, "half_width": None}
+    assert rows == {"iid.krum": {**accuracies, **unknown}}
     assert analysis.summary(rows, tables.search) == {"grid": {"iid": {"krum": rows["iid.krum"]}}}

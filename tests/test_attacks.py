@@ -126,13 +126,15 @@ def test_strength_differs_between_replicas(attack):
     assert not torch.equal(craft(attack, honest, 2, [1.0, 1.0, 1.0])[0], together[0])
 
 
+@pytest.mark.company
 @EVERY_VECTOR_ATTACK
 @pytest.mark.parametrize("step", [0, 3])
-@pytest.mark.parametrize(("replicas", "d"), [(60, 2410), (6, 40_000)])
-def test_crafted_vectors_do_not_depend_on_batch_mates(attack, step, replicas, d, two_threads):
-    honest = unequal_vectors(replicas, 12, d, dtype=torch.float32)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_crafted_vectors_do_not_depend_on_batch_mates(attack, step, dtype):
+    replicas, d = 9, 1410
+    honest = unequal_vectors(replicas, 12, d, dtype=dtype)
     honest[4], honest[-2] = torch.inf, torch.nan
-    previous = unequal_vectors(replicas, d, seed=1, dtype=torch.float32)
+    previous = unequal_vectors(replicas, d, seed=1, dtype=dtype)
     together = craft(attack, honest, 5, [1.5] * replicas, step=step, previous=previous)
     for first, size in [(0, 1), (0, 3), (3, 3), (replicas - 1, 1)]:
         piece = slice(first, first + size)

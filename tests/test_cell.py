@@ -21,7 +21,7 @@ from pipeline.server import SCHEDULES
 PROGRAM = """
 import sys; sys.path.insert(0, "tests")
 from support import cell
-print(cell().key("data"), cell("alie", "nnm_trimmed_mean").key("data"))
+print(cell().key("data", {}), cell("alie", "nnm_trimmed_mean").key("data", {}))
 """
 
 
@@ -30,7 +30,7 @@ def test_the_key_is_the_same_in_every_process():
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
-    assert ran.stdout.split() == [cell().key("data"), cell("alie", "nnm_trimmed_mean").key("data")]
+    assert ran.stdout.split() == [cell().key("data", {}), cell("alie", "nnm_trimmed_mean").key("data", {})]
 
 
 CHANGES = {
@@ -55,6 +55,7 @@ CHANGES = {
     "training.momentum": 0.91,
     "training.weight_decay": 0.01,
     "training.evaluate_every": 5,
+    "training.precision": "float32",
     "training.tf32": True,
     "attack": ATTACKS.parse({"name": "ipm", "strength": 10.0}, ""),
     "attack.strength": ATTACKS.parse({"name": "sign_flip", "strength": 9.0}, ""),
@@ -86,7 +87,7 @@ def test_the_key_changes_with_every_field(field):
     if section in ("threat", "training"):
         value = getattr(cell(), section).replace(**{name: value})
     changed = cell().replace(**{section: value})
-    assert changed.key("data") != cell().key("data")
+    assert changed.key("data", {}) != cell().key("data", {})
 
 
 def test_the_key_changes_with_the_defence_its_order_and_its_parameters():
@@ -95,25 +96,34 @@ def test_the_key_changes_with_the_defence_its_order_and_its_parameters():
     twice = {"before": [{"name": "nnm"}, {"name": "nnm"}], "rule": {"name": "median"}}
     coarse = {"rule": {"name": "geometric_median", "tolerance": 0.1}}
     defences = [parse(type(cell().defence), value, "") for value in [*rules.values(), mixing, twice, coarse]]
-    assert len({cell().replace(defence=defence).key("data") for defence in defences}) == len(defences)
+    assert len({cell().replace(defence=defence).key("data", {}) for defence in defences}) == len(defences)
 
 
 def test_the_key_changes_with_the_data():
-    assert cell().key("data") != cell().key("other data")
+    assert cell().key("data", {}) != cell().key("other data", {})
+
+
+def test_the_key_changes_with_what_computes():
+    torch_2_15 = {"torch": "2.15.0", "numpy": "2.4.6", "device": "cpu", "gradients": "chain"}
+    others = [{**torch_2_15, name: "another"} for name in torch_2_15]
+    assert len({cell().key("data", arithmetic) for arithmetic in [torch_2_15, *others]}) == 5
 
 
 def test_names_and_the_execution_section_do_not_enter_the_key():
-    here = cell().key("data")
-    elsewhere = {"execution": {"device": "cpu", "memory_gb": 0.5, "gradients": "loop"}, "analysis.confidence": 0.9}
-    assert cell(changes=elsewhere).key("data") == here
+    here = cell().key("data", {})
+    elsewhere = {
+        "execution": {"device": "cpu", "processes": 2, "memory_gb": 0.5, "gradients": "loop"},
+        "analysis.confidence": 0.9,
+    }
+    assert cell(changes=elsewhere).key("data", {}) == here
     named = {"defences.other": {"rule": {"name": "median"}}, "grid.defences": ["other"]}
-    assert planned(parameters(named), "sign_flip", "other", "alpha_03", 0).cell.key("data") == here
-    assert cell(changes={"grid.seeds": [0], "search.trials": 3}).key("data") == here
+    assert planned(parameters(named), "sign_flip", "other", "alpha_03", 0).cell.key("data", {}) == here
+    assert cell(changes={"grid.seeds": [0], "search.trials": 3}).key("data", {}) == here
 
 
 def test_a_number_written_as_integer_or_float_is_one_cell():
     changes = {"training.learning_rate": 1}, {"training.learning_rate": 1.0}
-    assert cell(changes=changes[0]).key("data") == cell(changes=changes[1]).key("data")
+    assert cell(changes=changes[0]).key("data", {}) == cell(changes=changes[1]).key("data", {})
 
 
 @pytest.fixture
@@ -127,9 +137,9 @@ def package(tmp_path, monkeypatch):
         sources.imports_of.cache_clear()
         sources.source_hash.cache_clear()
 
-    def change(file: str) -> None:
+    def change(file: str, text: str = "CHANGED = 1") -> None:
         path = copy / file
-        path.write_text(path.read_text() + "\n# changed\n")
+        path.write_text(f"{path.read_text()}\n{text}\n")
         forget()
 
     forget()
@@ -146,7 +156,7 @@ CELLS = {
 
 
 def keys() -> dict[str, str]:
-    return {title: cell(*names).key("data") for title, names in CELLS.items()}
+    return {title: cell(*names).key("data", {}) for title, names in CELLS.items()}
 
 
 @pytest.mark.parametrize(
@@ -179,7 +189,7 @@ def test_the_key_changes_with_the_source_that_computes_the_cell_and_no_other(fil
 def test_the_resolved_default_strength_is_in_the_content():
     default, given = cell("ipm"), cell("ipm", changes={"attacks.ipm.strength": 0.1})
     assert default.content()["attack"] == {"name": "ipm", "strength": 0.1, "start": 0, "ramp": 0}
-    assert default.key("data") == given.key("data")
+    assert default.key("data", {}) == given.key("data", {})
     assert cell("alie").content()["attack"]["strength"] == pytest.approx(0.2533, abs=1e-4)  # Phi^-1(3 / 5)
     with pytest.raises(UserError, match="no default strength"):
         cell("alie", changes={"threat.tolerated": 0})

@@ -226,6 +226,7 @@ def test_the_input_is_left_alone():
     assert torch.equal(vectors, before)
 
 
+@pytest.mark.company
 def test_a_replica_does_not_depend_on_its_batch_mates():
     vectors = unequal_vectors(12, 17, 501, dtype=torch.float32)
     for name in AGGREGATORS.names:

@@ -8,7 +8,7 @@ import torch
 from support import blobs, cell, train
 
 from pipeline.detection import flagged
-from pipeline.gradients import vmap_gradients
+from pipeline.gradients import chain_gradients
 from pipeline.program import build
 from pipeline.simulation import run
 
@@ -54,7 +54,7 @@ def test_what_is_not_finite_is_flagged(value):
 def test_training_measures_it_only_when_asked_and_changes_nothing_else():
     cells, data = [cell("ipm", strength) for strength in ("median", "krum")], blobs()
     plain = train(cells, data)
-    seen = run(build(cells, data, vmap_gradients, torch.device("cpu"), detect=True), lambda *_: None)
+    seen = run(build(cells, data, chain_gradients, torch.device("cpu"), detect=True), lambda *_: None)
     for one, other in zip(plain, seen, strict=True):
         assert set(other.steps) - set(one.steps) == {"flagged"}
         assert all((one.steps[name] == other.steps[name]).all() for name in ("train_loss", "honest_norm"))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from fabricated import Training, visible
-from support import blobs, cell, parameters, train
+from support import blobs, cell, train, trainer
 
 from pipeline.evaluator import Evaluator, Outcome
 
@@ -19,7 +19,8 @@ def training(monkeypatch):
 
 
 def evaluator(root, data_hash="data") -> Evaluator:
-    return Evaluator(root, parameters().execution, DATASET, data_hash)
+    with trainer(DATASET) as ready:
+        return Evaluator(root, ready, data_hash)
 
 
 CELLS = [cell(seed=seed) for seed in (0, 1, 2)]

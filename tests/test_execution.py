@@ -1,31 +1,29 @@
 """Cells are trained in batches that fit, on the device that the parameters name."""
 
-from dataclasses import replace
-from shutil import which
-
+import numpy as np
 import pytest
 import torch
-from support import CPU, assert_identical, blobs, cell, parameters, train
+from support import CPU, InProcess, assert_identical, blobs, cell, train, trainer
 
 from pipeline import execution
 from pipeline.errors import UserError
-from pipeline.gradients import backend, loop_gradients, replica_gradients, vmap_gradients
+from pipeline.gradients import backend, chain_gradients, loop_gradients, replica_gradients, vmap_gradients
 from pipeline.models import MODELS
 from pipeline.plan import replica_bytes
-from pipeline.program import build
 from pipeline.simulation import run
 
 DATASET = blobs()
 
 
-def settings(**changes):
-    return parameters().execution.replace(device="cpu", **changes)
+def batches_of(cells, dataset, watch=lambda _: lambda *_: None, **changes):
+    """Train the cells as a stage trains them; return the positions and results of each batch."""
+    with trainer(dataset, **changes) as ready:
+        return list(execution.train(cells, ready, watch))
 
 
 def trained(cells, dataset):
-    """What the cells give, trained as a stage trains them."""
-    batches = execution.train(cells, dataset, settings(), lambda _: lambda *_: None)
-    return [result for _, results in batches for result in results]
+    """What the cells give."""
+    return [result for _, results in batches_of(cells, dataset) for result in results]
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 100])
@@ -33,9 +31,8 @@ def test_every_cell_is_trained_once_whatever_the_memory(replicas):
     cells = [cell(attack, seed=seed) for seed in (0, 1, 2) for attack in ("alie", "ipm")]
     memory_gb = replicas * 1.001 * replica_bytes(cells[0], DATASET) / 1e9
     watched, trained = [], {}
-    for positions, results in execution.train(
-        cells, DATASET, settings(memory_gb=memory_gb), lambda positions: watched.append(positions) or (lambda *_: None)
-    ):
+    watch = lambda positions: watched.append(positions) or (lambda *_: None)  # noqa: E731
+    for positions, results in batches_of(cells, DATASET, watch, memory_gb=memory_gb):
         assert len(positions) <= replicas
         trained |= dict(zip(positions, results, strict=True))
     assert sorted(position for positions in watched for position in positions) == list(range(6))
@@ -43,7 +40,9 @@ def test_every_cell_is_trained_once_whatever_the_memory(replicas):
         assert_identical(trained[position], train([here], DATASET)[0])
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA"), RuntimeError("CPU: can't allocate memory")])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("CPU: can't allocate memory"), MemoryError()]
+)
 def test_a_batch_without_memory_is_halved_and_the_results_are_the_same(error, monkeypatch):
     def run_two_at_most(program, watch):
         if len(program.initial) > 2:
@@ -53,7 +52,7 @@ def test_a_batch_without_memory_is_halved_and_the_results_are_the_same(error, mo
     cells = [cell(seed=seed) for seed in range(5)]
     expected = train(cells, DATASET)
     monkeypatch.setattr(execution, "run", run_two_at_most)
-    trained = list(execution.train(cells, DATASET, settings(), lambda _: lambda *_: None))
+    trained = batches_of(cells, DATASET)
     assert [positions for positions, _ in trained] == [[0, 1], [2], [3, 4]]
     for positions, results in trained:
         for position, result in zip(positions, results, strict=True):
@@ -66,7 +65,7 @@ def test_one_replica_without_memory_is_a_user_error_and_another_fault_is_not(mon
             raise error
 
         monkeypatch.setattr(execution, "run", run)
-        list(execution.train([cell(), cell(seed=1)], DATASET, settings(), lambda _: lambda *_: None))
+        batches_of([cell(), cell(seed=1)], DATASET)
 
     with pytest.raises(UserError, match="the memory of cpu does not suffice for one replica"):
         fail(torch.OutOfMemoryError("no"))
@@ -74,56 +73,61 @@ def test_one_replica_without_memory_is_a_user_error_and_another_fault_is_not(mon
         fail(RuntimeError("shapes"))
 
 
-def test_memory_is_the_limit_or_a_share_of_what_is_free():
-    assert execution.memory(1.5, torch.device("cpu")) == 1.5e9
-    assert 1e7 < execution.memory(None, torch.device("cpu")) < 1e13
+def test_memory_is_the_limit_for_each_process_or_its_share_of_what_is_available(monkeypatch):
+    monkeypatch.setattr(execution, "available", lambda: 8e9)
+    monkeypatch.setattr(InProcess, "size", 4)
+    with trainer(DATASET, memory_gb=1.5) as limited, trainer(DATASET) as free:
+        assert execution.memory(limited) == 1.5e9
+        assert execution.memory(free) == execution.CPU_SHARE * 2e9
 
 
-@pytest.mark.parametrize(
-    ("steps", "compiler", "expected"), [(6, True, False), (10**9, True, True), (10**9, False, False)]
-)
-@pytest.mark.parametrize("replicas", [1, 3])
-def test_long_runs_are_compiled_where_there_is_a_compiler(steps, compiler, expected, replicas, monkeypatch):
-    monkeypatch.setattr(execution, "which", lambda _: "/usr/bin/g++" if compiler else None)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "kept")
-    program = build([cell(seed=seed) for seed in range(replicas)], DATASET, vmap_gradients, CPU)
-    long = replace(program, training=program.training.replace(steps=steps))
-    assert execution.worth_compiling(long) is expected
+def test_the_evaluations_of_a_batch_that_is_halved_late_are_told_once(monkeypatch):
+    def halfway(program, watch):
+        if len(program.initial) > 2:
+            watch(0, {"validation_accuracy": np.zeros(3)})
+            watch(4, {"validation_accuracy": np.zeros(3)})
+            raise MemoryError
+        return run(program, watch)
+
+    monkeypatch.setattr(execution, "run", halfway)
+    seen = []
+    batches_of(
+        [cell(seed=seed) for seed in range(3)], DATASET, lambda positions: lambda t, _: seen.append((positions, t))
+    )
+    assert seen == [([0, 1, 2], 0), ([0, 1, 2], 4), ([0], 6), ([1, 2], 6)]
 
 
-def test_whether_a_replica_is_compiled_does_not_depend_on_its_batch(monkeypatch):
-    programs = [build([cell(seed=seed) for seed in range(r)], DATASET, vmap_gradients, CPU) for r in (1, 3)]
-    sent = programs[0].training.steps * programs[0].threat.received * programs[0].network.size
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "kept")
-    monkeypatch.setattr(execution, "which", lambda _: "/usr/bin/g++")
-    for limit, expected in ((sent, True), (sent + 1, False)):
-        monkeypatch.setattr(execution, "WORTH_COMPILING", limit)
-        assert [execution.worth_compiling(program) for program in programs] == [expected, expected]
+@pytest.mark.parametrize(("wanted", "gpus", "expected"), [("auto", 0, 5), ("auto", 3, 3), (7, 0, 7), (7, 3, 7)])
+def test_there_is_a_process_for_every_core_or_gpu_or_as_many_as_wanted(wanted, gpus, expected, monkeypatch):
+    monkeypatch.setattr(execution, "cores", lambda: 5)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert execution.processes(wanted, torch.device("cuda" if gpus else "cpu")) == expected
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about its own imports
-@pytest.mark.skipif(not any(map(which, ("g++", "clang++"))), reason="needs a C++ compiler")
-def test_a_compiled_replica_does_not_depend_on_its_batch(monkeypatch, tmp_path):
-    monkeypatch.setattr(execution, "WORTH_COMPILING", 0)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    cells = [cell("alie", defence, seed=seed) for defence in ("nnm_trimmed_mean", "krum") for seed in (0, 1)]
-    for here, together in zip(cells, trained(cells, DATASET), strict=True):
-        assert_identical(trained([here], DATASET)[0], together)
+@pytest.mark.parametrize(("visible", "expected"), [(None, ["0", "1", "0"]), ("3, GPU-a", ["3", "GPU-a", "3"])])
+def test_each_process_sees_one_gpu_in_turn(visible, expected, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    seen = [execution._one_gpu(number, torch.device("cuda")) for number in range(3)]
+    assert seen == [{"CUDA_VISIBLE_DEVICES": name} for name in expected]
+    assert execution._one_gpu(0, CPU) == {}
 
 
 def test_a_convolution_is_computed_by_the_backend_measured_to_be_the_fastest(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     models = {name: MODELS.parse({"name": name}, "model") for name in ("cnn_mnist", "cnn_cifar", "logistic")}
     chosen = {name: backend("auto", model, torch.device("cpu")) for name, model in models.items()}
-    assert chosen == {"cnn_mnist": replica_gradients, "cnn_cifar": loop_gradients, "logistic": vmap_gradients}
+    assert chosen == {"cnn_mnist": replica_gradients, "cnn_cifar": loop_gradients, "logistic": chain_gradients}
     assert {backend("auto", model, torch.device("cuda")) for model in models.values()} == {vmap_gradients}
 
 
+@pytest.mark.company
 @pytest.mark.parametrize("model", ["cnn_mnist", "cnn_cifar"])
-def test_a_convolutional_replica_does_not_depend_on_its_batch(model, two_threads):
+def test_a_convolutional_replica_does_not_depend_on_its_batch(model):
     data = blobs(shape=(1, 16, 16))
-    changes = {"model": {"name": model}, "data.source": {"name": "mnist"}}
+    changes = {"model": {"name": model}, "data.source": {"name": "mnist"}, "training.steps": 2}
     cells = [cell("alie", defence, seed=seed, changes=changes) for defence in ("mean", "krum") for seed in (0, 1)]
     for here, together in zip(cells, trained(cells, data), strict=True):
         assert_identical(trained([here], data)[0], together)
@@ -132,18 +136,24 @@ def test_a_convolutional_replica_does_not_depend_on_its_batch(model, two_threads
 def test_the_watch_of_a_batch_is_told_its_evaluations():
     seen = []
     cells = [cell(seed=0), cell(seed=1)]
-    list(execution.train(cells, DATASET, settings(), lambda positions: lambda done, _: seen.append((positions, done))))
+    batches_of(cells, DATASET, lambda positions: lambda done, _: seen.append((positions, done)))
     assert seen == [([0, 1], 0), ([0, 1], 4), ([0, 1], 6)]
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("auto", vmap_gradients), ("vmap", vmap_gradients), ("replicas", replica_gradients), ("loop", loop_gradients)],
+    [
+        ("auto", chain_gradients),
+        ("chain", chain_gradients),
+        ("vmap", vmap_gradients),
+        ("replicas", replica_gradients),
+        ("loop", loop_gradients),
+    ],
 )
 def test_the_gradient_backend_is_the_one_named(name, expected, monkeypatch):
     used = []
     monkeypatch.setattr(execution, "run", lambda program, _: used.append(program.gradients) or [])
-    list(execution.train([cell()], DATASET, settings(gradients=name), lambda _: lambda *_: None))
+    batches_of([cell()], DATASET, gradients=name)
     assert used == [expected]
 
 

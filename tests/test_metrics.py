@@ -8,6 +8,7 @@ from support import blobs, cell, train
 
 from pipeline import metrics
 from pipeline.dataset import Split
+from pipeline.gradients import loop_gradients
 from pipeline.metrics import (
     EVALUATION_METRICS,
     FINAL_METRICS,
@@ -132,7 +133,7 @@ def test_local_gradients_are_those_of_all_samples_of_a_worker(monkeypatch):
             for i in samples
         ]
         expected.append(torch.stack(single).mean(dim=0))
-    torch.testing.assert_close(local_gradients(NETWORK, params, split, shares), torch.stack(expected))
+    torch.testing.assert_close(local_gradients(loop_gradients, NETWORK, params, split, shares), torch.stack(expected))
 
 
 def test_sorted_labels_are_measured_as_more_heterogeneous_than_mixed_ones():
@@ -140,5 +141,5 @@ def test_sorted_labels_are_measured_as_more_heterogeneous_than_mixed_ones():
     measured = []
     for name in ("iid", "extreme"):
         shares = PARTITIONS[name]().shares(split.labels, 3, 0, seed=0)
-        measured.append(dissimilarity(local_gradients(NETWORK, NETWORK.initial(0), split, shares)))
+        measured.append(dissimilarity(local_gradients(loop_gradients, NETWORK, NETWORK.initial(0), split, shares)))
     assert measured[1].g_squared > 2 * measured[0].g_squared

@@ -6,12 +6,13 @@ import pytest
 import torch
 from oracles import unequal_vectors
 
-from pipeline.columns import fused
+from pipeline import kernels
 from pipeline.order import (
     deviation_over_workers,
     mean_around_median,
     mean_around_trimmed_mean,
     mean_of_nearest,
+    mean_over_workers,
     median_over_workers,
     moments_over_workers,
     needed,
@@ -20,6 +21,7 @@ from pipeline.order import (
 )
 
 STATISTICS = {
+    "mean": lambda vectors: mean_over_workers(vectors),
     "median": lambda vectors: median_over_workers(vectors),
     "trimmed_mean": lambda vectors: trimmed_mean_over_workers(vectors, 2),
     "mean_around_median": lambda vectors: mean_around_median(vectors, 5),
@@ -146,33 +148,24 @@ def test_the_moments_are_the_mean_and_the_squared_deviations():
     torch.testing.assert_close(squares, 4 * vectors.var(dim=-2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("statistic", STATISTICS)
-def test_pieces_of_the_columns_change_nothing(statistic, monkeypatch):
-    vectors = unequal_vectors(2, 9, 1000, dtype=torch.float32)
-    vectors[0, 1, 3] = math.nan
-    whole = STATISTICS[statistic](vectors)
-    monkeypatch.setattr("pipeline.columns._SWEEP", 9 * 2 * 144)  # no multiple of what torch sums together
-    torch.testing.assert_close(STATISTICS[statistic](vectors), whole, rtol=0, atol=0, equal_nan=True)
+def test_the_kernels_compute_what_the_expressions_say(statistic, dtype, monkeypatch):
+    """The same bits for order statistics, whose sums have one order; moments to rounding."""
+    vectors = unequal_vectors(2, 9, 1003, dtype=dtype)
+    if statistic not in ("mean", "deviation"):
+        vectors[0, 1, 3], vectors[1, 2, 5] = math.nan, -math.inf
+    found = STATISTICS[statistic](vectors)
+    monkeypatch.setattr(kernels, "apply_to", lambda vectors: False)
+    exactly = {"rtol": 0, "atol": 0} if statistic not in ("mean", "deviation") else {}
+    torch.testing.assert_close(found, STATISTICS[statistic](vectors), equal_nan=True, **exactly)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("statistic", [name for name in STATISTICS if name != "deviation"])
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about its own imports
-def test_compiled_order_statistics_are_the_same_bit_for_bit(statistic):
-    vectors = unequal_vectors(2, 9, 1003, dtype=torch.float32)
-    vectors[0, 1, 3], vectors[1, 2, 5] = math.nan, -math.inf
-    with fused(True):
-        compiled = STATISTICS[statistic](vectors)
-    torch.testing.assert_close(compiled, STATISTICS[statistic](vectors), rtol=0, atol=0, equal_nan=True)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about its own imports
-def test_compiled_moments_are_those_of_float64_and_do_not_depend_on_the_batch():
+@pytest.mark.company
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_a_statistic_does_not_depend_on_the_batch(statistic):
     vectors = unequal_vectors(3, 9, 1003, dtype=torch.float32)
-    with fused(True):
-        together = torch.stack(moments_over_workers(vectors))
-        alone = [torch.stack(moments_over_workers(vectors[i])) for i in range(3)]
-    expected = torch.stack([vectors.double().mean(dim=-2), 8 * vectors.double().var(dim=-2)])
-    torch.testing.assert_close(together.double(), expected, rtol=1e-5, atol=1e-6)
-    assert torch.equal(together, torch.stack(alone, dim=1))
+    together = STATISTICS[statistic](vectors)
+    for i in range(3):
+        assert torch.equal(STATISTICS[statistic](vectors[i]), together[i])
+        assert torch.equal(STATISTICS[statistic](vectors[i, :, :77]), together[i, ..., :77])

@@ -56,6 +56,9 @@ MISTAKES = [
     ({"training.learning_rate": 0}, "training.learning_rate = 0: should be greater than 0", ""),
     ({"analysis.confidence": 1.0}, "analysis.confidence = 1.0: should be less than 1", ""),
     ({"execution.memory_gb": 0}, "execution.memory_gb = 0: should be greater than 0", ""),
+    ({"execution.processes": 0}, "execution.processes = 0: should be 'auto' or a whole number of at least 1", ""),
+    ({"execution.processes": "all"}, "execution.processes = 'all': should be 'auto' or a whole number", ""),
+    ({"execution.processes": True}, "execution.processes = True: should be 'auto' or a whole number", ""),
     ({"execution.device": "gpu"}, "execution.device = 'gpu': should be 'auto', 'cpu' or 'cuda'", ""),
     (
         {"search.sampler": "gpp"},
@@ -181,7 +184,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path]
 
 
-WRONG = {bool: "yes?", int: "10", float: "0.1", str: 3, type(None): [[]]}
+WRONG = {bool: "yes?", int: "10", float: "0.1", str: -3, type(None): [[]]}
 
 
 @pytest.mark.parametrize("names", [False, True])

@@ -6,7 +6,8 @@ import torch
 from scipy import stats
 
 from pipeline.errors import UserError
-from pipeline.partition import PARTITIONS, Shares, _draw_class, label_histogram, minibatches
+from pipeline.partition import PARTITIONS, Shares, _draw_class, label_histogram, minibatch
+from pipeline.rng import Stream
 
 PARTITION = {
     "iid": PARTITIONS["iid"](),
@@ -96,7 +97,7 @@ def test_too_few_samples_are_told(partition):
 @EVERY_PARTITION
 def test_the_global_generators_are_left_alone(partition, global_generators_untouched):
     partition.shares(LABELS, 17, 0, seed=0)
-    minibatches(seed=0, steps=2, batch_size=4, sizes=torch.tensor([5, 5, 5]))
+    minibatches(0, 2, 4, torch.tensor([5, 5, 5]))
 
 
 @EVERY_PARTITION
@@ -189,6 +190,12 @@ def equal(workers, size):
     return torch.full((workers,), size)
 
 
+def minibatches(seed, steps, size, sizes):
+    """What the workers read in the first steps, ``[T, n, B]``."""
+    stream = Stream.of([seed], "minibatches")
+    return torch.cat([minibatch(stream.fork(t), sizes[None], size) for t in range(steps)])
+
+
 def test_minibatches_stay_within_the_share_and_reach_all_of_it():
     drawn = minibatches(0, 50, 8, equal(4, 10))
     assert drawn.shape == (50, 4, 8)
@@ -210,17 +217,27 @@ def test_workers_and_steps_read_different_samples():
     assert rows.unique(dim=0).shape == rows.shape
 
 
-def test_a_longer_run_starts_with_the_draws_of_a_shorter_one():
-    long, short = (minibatches(3, steps, 4, equal(5, 9)) for steps in (20, 7))
-    assert torch.equal(long[:7], short)
+def test_the_draws_of_replicas_together_are_those_of_each_alone():
+    together = minibatch(Stream.of([0, 3], "minibatches").fork(7), torch.tensor([[9, 5], [2, 1000]]), 4)
+    alone = minibatch(Stream.of([3], "minibatches").fork(7), torch.tensor([[2, 1000]]), 4)
+    assert torch.equal(together[1:], alone)
 
 
-def test_equal_shares_draw_as_one_scalar_range_does():
-    """Written down, so that results do not move: one draw of all workers from the stream of the seed."""
+def test_the_draws_are_as_they_were():
+    """Written down, so that results do not move."""
     assert minibatches(0, 2, 3, equal(2, 1000)).tolist() == [
-        [[219, 905, 353], [941, 369, 295]],
-        [[417, 186, 508], [735, 699, 279]],
+        [[571, 889, 939], [270, 485, 458]],
+        [[915, 495, 191], [180, 98, 655]],
     ]
+
+
+def test_the_last_sample_of_a_share_is_drawn_and_none_beyond():
+    class Nearly(Stream):
+        def uniform(self, count):
+            return torch.full((1, count), 1 - 2.0**-53, dtype=torch.float64)
+
+    sizes = torch.tensor([[1, 3, 10, 60_000, 2**31 - 1]])
+    assert minibatch(Nearly(torch.zeros(1)), sizes, 1).flatten().tolist() == (sizes[0] - 1).tolist()
 
 
 def test_minibatches_of_unequal_shares_are_uniform_over_each():

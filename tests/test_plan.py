@@ -3,6 +3,7 @@
 import pytest
 from support import blobs, cell, parameters
 
+from pipeline.metrics import STEP_METRICS
 from pipeline.models import MODELS
 from pipeline.plan import Planned, activations, batches, grid_row, planned, replica_bytes
 
@@ -34,12 +35,37 @@ def test_a_planned_cell_holds_what_its_names_stand_for():
     assert planned(params, "label_flip", "krum", "alpha_1", 3).cell.attack == params.attacks["label_flip"]
 
 
-@pytest.mark.parametrize(("replicas", "sizes"), [(7, [7]), (3, [3, 3, 1]), (1, [1] * 7), (0.01, [1] * 7)])
+@pytest.mark.parametrize(("replicas", "sizes"), [(7, [7]), (3, [2, 2, 3]), (1, [1] * 7), (0.01, [1] * 7)])
 def test_a_batch_takes_no_more_than_the_memory_and_at_least_one_cell(replicas, sizes):
     cells = [cell(seed=seed) for seed in range(7)]
     made = list(batches(cells, DATASET, replicas * 1.001 * replica_bytes(cells[0], DATASET)))
     assert [len(positions) for positions in made] == sizes
     assert [position for positions in made for position in positions] == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("count", "processes", "together", "sizes"),
+    [
+        (60, 1, 16, [15] * 4),
+        (60, 2, 16, [15] * 4),
+        (40, 2, 16, [10] * 4),
+        (20, 2, 16, [10, 10]),
+        (5, 2, 16, [2, 3]),
+        (2, 3, 16, [1, 1]),
+        (60, 64, 16, [1] * 60),
+        (7, 1, 3, [2, 2, 3]),
+    ],
+)
+def test_all_processes_have_work_to_the_end_and_batches_are_equally_large(count, processes, together, sizes):
+    cells = [cell(seed=seed) for seed in range(count)]
+    made = list(batches(cells, DATASET, 1e9, processes, together))
+    assert [len(positions) for positions in made] == sizes
+    assert [position for positions in made for position in positions] == list(range(count))
+
+
+def test_where_other_batches_keep_the_processes_busy_none_is_cut():
+    cells = [cell(attack, seed=seed) for attack in ("alie", "ipm") for seed in range(8)]
+    assert list(batches(cells, DATASET, 1e9, processes=2)) == [list(range(8)), list(range(8, 16))]
 
 
 def test_a_batch_never_mixes_cells_that_cannot_share_one():
@@ -55,9 +81,27 @@ def test_no_cells_make_no_batch():
 
 def test_the_memory_estimate_grows_with_what_takes_memory():
     here = replica_bytes(cell(), DATASET)
-    for changes in ({"threat.workers": 9}, {"model.hidden": [50]}, {"training.batch_size": 30}):
+    local_sgd = {"training.local_update": {"name": "local_sgd", "steps": 3, "learning_rate": 0.1}}
+    for changes in ({"threat.workers": 9}, {"model.hidden": [50]}, {"training.batch_size": 30}, local_sgd):
         assert replica_bytes(cell(changes=changes), DATASET) > here
     assert replica_bytes(cell(), blobs((3, 20, 20))) > here
+    assert replica_bytes(cell(), blobs(sizes=(600, 30, 20))) > here
+
+
+def test_a_thousand_times_the_steps_take_no_more_memory_than_their_recorded_history():
+    short, long = (
+        replica_bytes(cell(changes={"training.steps": steps, "training.precision": "float64"}), DATASET)
+        for steps in (10**3, 10**6)
+    )
+    history = 8 * len(STEP_METRICS) * (10**6 - 10**3)
+    assert history <= long - short <= 3 * history
+
+
+def test_numbers_of_twice_the_size_take_twice_the_memory():
+    single, double = (
+        replica_bytes(cell(changes={"training.precision": precision}), DATASET) for precision in ("float32", "float64")
+    )
+    assert 1.8 < double / single <= 2
 
 
 def test_the_memory_of_a_convolution_model_is_that_of_its_activations():

@@ -46,14 +46,6 @@ def fields(step):
     return {name: value for name, value in step.content().items() if name != "name"}
 
 
-@EVERY_MAP
-def test_a_replica_of_many_columns_does_not_depend_on_its_batch(step, two_threads):
-    vectors = unequal_vectors(3, 13, 40_000, dtype=torch.float32)
-    together = apply(step, vectors, 2)
-    for replica in range(3):
-        assert torch.equal(apply(step, vectors[replica : replica + 1], 2, first=replica)[0], together[replica])
-
-
 def test_every_map_has_an_oracle_and_every_oracle_a_map():
     assert sorted(oracles.PREAGGREGATION) == PREAGGREGATORS.names
 
@@ -88,12 +80,11 @@ def test_shapes_and_batch(step, n, f):
             assert step.random or torch.equal(together[i, j], apply(step, vectors[i, j], f))
 
 
+@pytest.mark.company
 @EVERY_MAP
-@pytest.mark.parametrize(("dtype", "threads"), [(torch.float32, 2), (torch.float64, 1)], ids=["float32", "float64"])
-def test_result_does_not_depend_on_batch_mates(step, dtype, threads, set_threads):
-    """Float64 products of several threads do depend on them; training has none."""
-    set_threads(threads)
-    vectors = unequal_vectors(60, 17, 2410, dtype=dtype)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_result_does_not_depend_on_batch_mates(step, dtype):
+    vectors = unequal_vectors(60, 17, 1410, dtype=dtype)
     together = apply(step, vectors, 5)
     for first, size in [(0, 1), (0, 3), (5, 3), (59, 1)]:
         alone = apply(step, vectors[first : first + size], 5, first)

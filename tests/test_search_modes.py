@@ -45,7 +45,7 @@ def test_the_literature_of_all_families_comes_first_then_a_grid_over_each(worst)
     assert grid.groupby("attack").size().to_dict() == {"sign_flip": 6, "ipm": 7, "alie": 6}  # 1 is published
     alie = grid[grid["attack"] == "alie"]
     assert alie["parameters"].str.contains('"sign": 1,').tolist() == [False, True] * 3
-    np.testing.assert_allclose(alie["strength"], np.geomspace(0.05, 20, 6))
+    np.testing.assert_allclose(alie["strength"], np.geomspace(0.05, 20, 6), rtol=5e-4)
 
 
 def test_the_literature_of_every_family_is_confirmed_and_the_worst_of_it_on_validation(worst):

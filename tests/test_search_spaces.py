@@ -89,9 +89,15 @@ WORST = ["sign_flip", "ipm"]
         (study(attacks=["none"]), "studies.mine.space.none: 'none' has nothing to search"),
         (study(attacks=WORST), "studies.mine.attacks = ['sign_flip', 'ipm']: mode strength takes one attack"),
         (study(attacks=["ipm", "ipm"], mode="worst", sampler="tpe"), "studies.mine.attacks = ['ipm', 'ipm']: an entry"),
-        (study(attacks=WORST, mode="worst"), "search.sampler = 'gp': mode worst of studies.mine takes one of 'tpe', "),
+        (
+            {**study(attacks=WORST, mode="worst"), "search.sampler": "gp"},
+            "search.sampler = 'gp': mode worst of studies.mine takes one of 'tpe', ",
+        ),
         (study(sampler="nsgaii"), "studies.mine.sampler = 'nsgaii': mode strength of studies.mine takes one of 'gp'"),
-        (study(mode="stealth"), "search.sampler = 'gp': mode stealth of studies.mine takes one of 'tpe', 'nsgaii'"),
+        (
+            {**study(mode="stealth"), "search.sampler": "gp"},
+            "search.sampler = 'gp': mode stealth of studies.mine takes one of 'tpe', 'nsgaii'",
+        ),
         (study(space={"ipm": {"strength": [1, 2]}}), "studies.mine.space.ipm: the study has no such attack; one of"),
         (study(space={"alie": {"zign": [1]}}), "studies.mine.space.alie.zign: unknown parameter; one of "),
         (study(space={"alie": {"sign": []}}), "studies.mine.space.alie.sign = []"),

@@ -71,6 +71,16 @@ def test_the_hash_changes_with_any_file_of_the_closure_and_with_no_other(package
     assert len({first, second, third}) == 3
 
 
+def test_comments_docstrings_and_layout_are_no_code(package):
+    package(a='"""A."""\n\n\nclass X:\n    """An X."""\n\n    y = 1\n\n\ndef f(): return {"k": 1}\n')
+    first = source_hash(frozenset({"tiny.a"}))
+    package(a='"""B."""\nclass X:\n    y = (1)  # one\ndef f():\n    """Return k."""\n    return {"k":\n 1}\n')
+    assert source_hash(frozenset({"tiny.a"})) == first
+    for changed in ('"""A."""\nclass X:\n    y = 1\ndef f(): return {"k": 1.0}\n', '"""A."""\nX = 1\n"A"\n'):
+        package(a=changed)
+        assert source_hash(frozenset({"tiny.a"})) != first
+
+
 def test_a_package_is_its_init_file():
     assert source_file("pipeline.attacks").name == "__init__.py"
     assert source_file("pipeline.attacks.base").name == "base.py"

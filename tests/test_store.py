@@ -16,7 +16,7 @@ from pipeline.plan import grid_row
 
 GRID = {"grid.defences": ["mean", "krum"], "grid.partitions": ["iid"], "grid.seeds": [0, 1]}
 CELLS = grid_row(parameters(GRID), "sign_flip")
-KEYS = {item.folder: item.cell.key("data") for item in CELLS}
+KEYS = {item.folder: item.cell.key("data", {}) for item in CELLS}
 FILES = ["cell.json", "evaluations.csv", "steps.csv"]
 
 
@@ -63,9 +63,9 @@ def test_what_is_written_is_read_back(row, tmp_path, results):
         assert record.steps["step"].tolist() == list(range(6))
         assert record.evaluations["steps_done"].tolist() == [0, 4, 6]
         for name, series in result.steps.items():
-            np.testing.assert_array_equal(record.steps[name].astype(np.float32), series, err_msg=name)
+            np.testing.assert_array_equal(record.steps[name], series, err_msg=name)
         for name, series in result.evaluations.items():
-            np.testing.assert_array_equal(record.evaluations[name].astype(np.float32), series, err_msg=name)
+            np.testing.assert_array_equal(record.evaluations[name], series, err_msg=name)
 
 
 def test_identical_results_are_identical_bytes(row, tmp_path):

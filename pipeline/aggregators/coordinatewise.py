@@ -10,6 +10,7 @@ from pipeline.aggregators.base import HalfTolerant, ratio
 from pipeline.order import (
     mean_around_median,
     mean_around_trimmed_mean,
+    mean_over_workers,
     median_over_workers,
     trimmed_mean_over_workers,
 )
@@ -49,7 +50,7 @@ class Mean(Aggregator):
         del f, stream
         n = vectors.shape[-2]
         weights = torch.full(vectors.shape[:-1], 1 / n, dtype=vectors.dtype, device=vectors.device)
-        return Aggregated(vectors.mean(dim=-2), state, weights)
+        return Aggregated(mean_over_workers(vectors), state, weights)
 
 
 @AGGREGATORS.register

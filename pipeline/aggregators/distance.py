@@ -10,7 +10,7 @@ from pipeline.aggregators import AGGREGATORS, Aggregated, Aggregator
 from pipeline.aggregators.base import mean_of, ratio
 from pipeline.order import mean_around_median
 from pipeline.rng import Stream
-from pipeline.vectors import distances_to_others, lowest, squared_distances, take_rows
+from pipeline.vectors import distances_to_others, lowest, root, squared_distances, sum_over_columns, take_rows
 
 
 def krum_scores(vectors: Tensor, neighbours: int, power: int = 2) -> Tensor:
@@ -25,7 +25,9 @@ def krum_scores(vectors: Tensor, neighbours: int, power: int = 2) -> Tensor:
         ``[..., n]``, float64; infinite for a vector that is not finite.
     """
     nearest = distances_to_others(vectors)[..., :neighbours].double()
-    return nearest.pow(power / 2).sum(dim=-1)
+    if power == 1:
+        return sum_over_columns(root(nearest))
+    return sum_over_columns(nearest.square() if power == 4 else nearest)
 
 
 class KrumScored(Aggregator):
@@ -192,4 +194,4 @@ def pick_by_krum(distances: Tensor, f: int, count: int) -> Tensor:
 
 def _sum_where(mask: Tensor, values: Tensor) -> Tensor:
     """Return the finite sums over the last dimension of the ``values`` under ``mask``."""
-    return values.where(mask, 0.0).sum(dim=-1).clamp_max(torch.finfo(values.dtype).max)
+    return sum_over_columns(values.where(mask, 0.0)).clamp_max(torch.finfo(values.dtype).max)

@@ -9,7 +9,15 @@ from torch import Tensor
 from pipeline.aggregators import AGGREGATORS, Aggregated
 from pipeline.aggregators.base import HalfTolerant, ratio, weighted_mean
 from pipeline.rng import Stream
-from pipeline.vectors import gram_around_median, median_over_last, mix, squared_distances_to
+from pipeline.vectors import (
+    gram_around_median,
+    median_over_last,
+    mix,
+    root,
+    row_products,
+    squared_distances_to,
+    sum_over_columns,
+)
 
 
 @AGGREGATORS.register
@@ -78,16 +86,16 @@ def _weiszfeld(products: Tensor, squares: Tensor, weights: Tensor, nu: Tensor) -
     A point of infinite ``squares [..., n]``, its squared norm, does not count.
     """
     with_z = _products_with(products, weights)
-    distances = _root(squares - 2 * with_z + (with_z * weights).sum(dim=-1, keepdim=True))
+    distances = _root(squares - 2 * with_z + _product(with_z, weights))
     inverse, at_z = distances.reciprocal(), distances <= nu
     looks = products.device.type == "cpu"
     meets_none = looks and not at_z.any()  # spares the small operations of the usual case, and changes no bit
     if not meets_none:
         inverse = inverse.masked_fill(at_z, 0.0)
-    total = inverse.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(inverse.dtype).tiny)
+    total = sum_over_columns(inverse)[..., None].clamp_min(torch.finfo(inverse.dtype).tiny)
     mean = inverse / total
     step = mean - weights
-    length = _root((_products_with(products, step) * step).sum(dim=-1, keepdim=True))
+    length = _root(_product(_products_with(products, step), step))
     return (mean, length) if meets_none else _held(mean, length, total, at_z)
 
 
@@ -103,11 +111,16 @@ def _held(mean: Tensor, length: Tensor, total: Tensor, at_z: Tensor) -> tuple[Te
 
 def _products_with(products: Tensor, weights: Tensor) -> Tensor:
     """Return the inner products ``[..., n]`` of the points with ``sum_i w_i x_i``."""
-    return (products * weights[..., None, :]).sum(dim=-1)
+    return row_products(products, weights[..., None, :])
+
+
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    """Return the inner product ``[..., 1]`` of ``one [..., n]`` and ``other [..., n]``."""
+    return row_products(one[..., None, :], other[..., None, :])
 
 
 def _root(squares: Tensor) -> Tensor:
-    return squares.clamp_min(0).sqrt()
+    return root(squares.clamp_min(0))
 
 
 @AGGREGATORS.register
@@ -153,7 +166,7 @@ class CenteredClipping(HalfTolerant):
         del f, stream
         v: Tensor = self.init_state(vectors[..., 0, :]) if state is None else state
         for _ in range(self.iterations):
-            clipping = (self.tau / squared_distances_to(v, vectors).sqrt()).clamp_max(1.0) / vectors.shape[-2]
+            clipping = (self.tau / root(squared_distances_to(v, vectors))).clamp_max(1.0) / vectors.shape[-2]
             pulled = mix(clipping.to(vectors.dtype)[..., None, :], vectors)[..., 0, :]
-            v = pulled + (1 - clipping.sum(dim=-1, keepdim=True)).to(vectors.dtype) * v
+            v = pulled + (1 - sum_over_columns(clipping)[..., None]).to(vectors.dtype) * v
         return Aggregated(v, v.clone())

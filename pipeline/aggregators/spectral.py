@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.aggregators import AGGREGATORS, Aggregated
 from pipeline.aggregators.base import HalfTolerant, mean_of, weighted_mean
 from pipeline.rng import Stream
-from pipeline.vectors import lowest, products_around_mean, top_eigenvector, usable_distances
+from pipeline.vectors import lowest, products_around_mean, root, sum_over_columns, top_eigenvector, usable_distances
 
 
 def principal(distances: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,9 +26,9 @@ def principal(distances: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ``[...]``, the largest eigenvalue of the covariance, and ``[..., n]``, ``<x_i - mu, v>^2``, 0 where w_i = 0.
     """
-    root = weights.sqrt()
+    roots = root(weights)
     variance, eigenvector = top_eigenvector(
-        root[..., None] * products_around_mean(distances, weights) * root[..., None, :]
+        roots[..., None] * products_around_mean(distances, weights) * roots[..., None, :]
     )
     projections = variance[..., None] * eigenvector.square() / weights.clamp_min(torch.finfo(weights.dtype).tiny)
     return variance, projections.where(weights > 0, 0.0)
@@ -75,10 +75,10 @@ class CAF(HalfTolerant):
     def _weights(self, distances: Tensor, c: Tensor, f: int) -> Tensor:
         """Return the weights ``[..., n]``, started at ``c [..., n]``, given the squared distances ``[..., n, n]``."""
         n = c.shape[-1]
-        best = c / c.sum(dim=-1, keepdim=True)
+        best = c / sum_over_columns(c)[..., None]
         least = torch.full_like(c[..., :1], torch.inf)
         for _ in range(2 * f):
-            total = c.sum(dim=-1, keepdim=True)
+            total = sum_over_columns(c)[..., None]
             weights = c / total.clamp_min(torch.finfo(c.dtype).tiny)
             variance, t = principal(distances, weights)
             better = (total > n - 2 * f) & (variance[..., None] < least)

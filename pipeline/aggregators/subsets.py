@@ -13,7 +13,7 @@ from pipeline.aggregators import AGGREGATORS, Aggregated
 from pipeline.aggregators.base import HalfTolerant, mean_of, ratio
 from pipeline.diameter import subset_of_least_diameter
 from pipeline.rng import Stream
-from pipeline.vectors import products_around_mean, squared_distances, top_eigenvalue, usable_distances
+from pipeline.vectors import products_around_mean, squared_distances, sum_over_columns, top_eigenvalue, usable_distances
 
 
 @AGGREGATORS.register
@@ -54,7 +54,8 @@ class MDA(HalfTolerant):
         del stream
         keep = vectors.shape[-2] - f
         distances = squared_distances(vectors)
-        ranks = distances.sort(dim=-1).values[..., :keep].double().sum(dim=-1).argsort(dim=-1, stable=True)
+        ranks = distances.sort(dim=-1).values[..., :keep].double()
+        ranks = sum_over_columns(ranks).argsort(dim=-1, stable=True)
         ranked = distances.take_along_dim(ranks[..., None, :], -1).take_along_dim(ranks[..., None], -2)
         replicas = ranked.view(-1, *ranked.shape[-2:]).cpu().numpy()
         positions = [subset_of_least_diameter(replica, keep) for replica in replicas]

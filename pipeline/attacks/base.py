@@ -11,8 +11,10 @@ from torch import Tensor
 
 from pipeline.attacks.space import Choice, Range, Space, Value, narrowed
 from pipeline.errors import UserError
+from pipeline.order import mean_over_workers
 from pipeline.registry import Component
 from pipeline.rng import Stream
+from pipeline.vectors import norms
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def scheduled(crafted: Tensor, honest: Tensor, ratio: Tensor) -> Tensor:
         >>> scheduled(torch.full((3, 1, 1), 9.0), torch.tensor([[1.0], [3.0]]).expand(3, 2, 1), ratio).flatten()
         tensor([2.0000, 5.5000, 9.0000])
     """
-    mu = honest.mean(dim=-2, keepdim=True)
+    mu = mean_over_workers(honest)[..., None, :]
     partly = torch.where(ratio < 1, mu + ratio * (crafted - mu), crafted)
     return torch.where(ratio > 0, partly, mu)
 
@@ -182,5 +184,5 @@ def draw_for_each(draw: Callable[[Stream, int], Tensor], honest: Tensor, context
 
 def normalised(vectors: Tensor) -> Tensor:
     """Return ``vectors [..., d]`` at length one; a zero vector stays zero."""
-    lengths: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    lengths = norms(vectors)[..., None]
     return vectors / lengths.where(lengths > 0, 1.0)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Space, TunableAttack
 from pipeline.attacks.base import normalised, repeat_for_each
-from pipeline.order import deviation_over_workers
-from pipeline.vectors import squared_distances, sum_over_columns
+from pipeline.order import deviation_over_workers, mean_over_workers
+from pipeline.vectors import norms, root, squared_distances, sum_over_columns
 
 
 class BoundedDeviation(TunableAttack):
@@ -38,7 +38,7 @@ class BoundedDeviation(TunableAttack):
 
     def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
         """Return ``mu + theta gamma dev`` b times, given ``honest [..., h, d]``, h >= 2."""
-        mu = honest.mean(dim=-2, keepdim=True)
+        mu = mean_over_workers(honest)[..., None, :]
         direction = self._direction(honest, mu)
         gamma = self.largest(mu - honest, direction)[..., None]
         return Crafted(repeat_for_each(mu + context.strength * gamma * direction, context.byzantine), state)
@@ -77,9 +77,9 @@ class MinMax(BoundedDeviation):
         square = sum_over_columns(direction.square())
         half = sum_over_columns(direction * offsets)
         room = (bound - sum_over_columns(offsets.square())).clamp_min(0)
-        root = (half.square() + square * room).sqrt()
+        length = root(half.square() + square * room)
         # Of two equal forms of the root, the one that subtracts no nearly equal numbers.
-        larger = torch.where(half > 0, _ratio(room, root + half), _ratio(root - half, square))
+        larger = torch.where(half > 0, _ratio(room, length + half), _ratio(length - half, square))
         return larger.amin(dim=-1, keepdim=True)
 
 
@@ -106,8 +106,8 @@ class MinSum(BoundedDeviation):
 
     def largest(self, offsets: Tensor, direction: Tensor) -> Tensor:
         """Return ``max_i |g_i - mu| / |dev|``."""
-        farthest = torch.linalg.vector_norm(offsets, dim=-1).amax(dim=-1, keepdim=True)
-        return _ratio(farthest, torch.linalg.vector_norm(direction, dim=-1))
+        farthest = norms(offsets).amax(dim=-1, keepdim=True)
+        return _ratio(farthest, norms(direction))
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:

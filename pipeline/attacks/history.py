@@ -14,7 +14,8 @@ from torch import Tensor
 from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Range, Space, TunableAttack, VectorAttack
 from pipeline.attacks.base import normalised, repeat_for_each
 from pipeline.attacks.omniscient import ALittleIsEnough
-from pipeline.vectors import sum_over_columns
+from pipeline.order import mean_over_workers
+from pipeline.vectors import mix, sum_over_columns
 
 
 class Mimicry(NamedTuple):
@@ -89,12 +90,12 @@ class Mimic(VectorAttack):
 
 def _observe(honest: Tensor, context: AttackContext, state: Mimicry) -> Mimicry:
     """Return the state after one step of the warm-up."""
-    t, mu = context.step, honest.mean(dim=-2)
+    t, mu = context.step, mean_over_workers(honest)
     mean = t / (t + 1) * state.mean + mu / (t + 1)
     start = context.stream.normal(honest.shape[-1]).to(honest.dtype) if t == 0 else state.direction
     offsets = honest - mean[..., None, :]
     along = sum_over_columns(offsets * start[..., None, :])[..., None]
-    power = normalised((along * offsets).sum(dim=-2))
+    power = normalised(mix(along.mT, offsets)[..., 0, :])
     direction = normalised(t / (t + 1) * state.direction + power / (t + 1))
     target = sum_over_columns(honest * direction[..., None, :]).argmax(dim=-1, keepdim=True)
     return Mimicry(mean, direction, target)
@@ -137,7 +138,7 @@ class RelocatedOrthogonalPerturbation(TunableAttack):
 
     def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
         """Return the perturbed vector b times, given ``honest [..., h, d]``."""
-        mu, previous = honest.mean(dim=-2), context.previous
+        mu, previous = mean_over_workers(honest), context.previous
         blend = 0.0 if context.step == 0 else self.lambda_
         reference = normalised(blend * previous + (1 - blend) * mu)
         across = normalised(1 - sum_over_columns(reference)[..., None] * reference)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Space, TunableAttack
 from pipeline.attacks.base import draw_for_each, repeat_for_each
-from pipeline.order import deviation_over_workers
+from pipeline.order import deviation_over_workers, mean_over_workers
 from pipeline.rng import Stream
 
 
@@ -88,7 +88,7 @@ class InnerProductManipulation(TunableAttack):
 
 
 def _negated_mean(honest: Tensor, context: AttackContext) -> Tensor:
-    mu = honest.mean(dim=-2, keepdim=True)
+    mu = mean_over_workers(honest)[..., None, :]
     return repeat_for_each(-context.strength * mu, context.byzantine)
 
 
@@ -133,7 +133,7 @@ class ALittleIsEnough(TunableAttack):
 
     def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
         """Return ``mu + sign theta sd`` b times, given ``honest [..., h, d]``, h >= 2."""
-        mu = honest.mean(dim=-2, keepdim=True)
+        mu = mean_over_workers(honest)[..., None, :]
         sd = deviation_over_workers(honest)
         return Crafted(repeat_for_each(mu + self.sign * context.strength * sd, context.byzantine), state)
 
@@ -177,7 +177,7 @@ class DirectedDeviation(TunableAttack):
 
     def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
         """Return ``[R, b, d]``, every Byzantine worker its own draw, given ``honest [R, h, d]``."""
-        direction = honest.mean(dim=-2, keepdim=True).sign()
+        direction = mean_over_workers(honest)[..., None, :].sign()
         low, high = honest.amin(dim=-2, keepdim=True), honest.amax(dim=-2, keepdim=True)
         extreme = torch.where(direction > 0, low, high) * direction.abs()
         uniform = draw_for_each(Stream.uniform, honest, context)

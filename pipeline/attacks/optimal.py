@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Space, TunableAttack, VectorAttack
 from pipeline.attacks.omniscient import ALittleIsEnough, InnerProductManipulation
+from pipeline.order import mean_over_workers
 from pipeline.vectors import sum_over_columns
 
 COARSE, FINE, ROUNDS = 15, 8, 2  # strengths of the first round; of every refinement; refinements
@@ -87,7 +88,7 @@ class OptimalAttack(VectorAttack):
     def _errors_at_once(self, honest: Tensor, context: AttackContext, strengths: Tensor) -> Tensor:
         crafted = self._candidates(honest, context, strengths[..., None, None])
         sent = torch.cat([honest.expand(len(strengths), *honest.shape), crafted], dim=-2)
-        return sum_over_columns((context.defence(sent) - honest.mean(dim=-2)).square())
+        return sum_over_columns((context.defence(sent) - mean_over_workers(honest)).square())
 
     def _candidates(self, honest: Tensor, context: AttackContext, strengths: Tensor) -> Tensor:
         """Return the twin's vectors ``[..., R, b, d]`` for the ``strengths [..., R, 1, 1]``."""

@@ -1,7 +1,10 @@
 """The sections ``grid`` and ``agreement``: a publication's grid on a GPU, and whether the GPU computes the same."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +15,9 @@ from pipeline.bench.timing import Setting, alternating, seconds
 from pipeline.bench.workloads import Workload, mnist_models, plain_sgd, stepper, threat, unwatched
 from pipeline.cell import Cell
 from pipeline.errors import UserError
-from pipeline.execution import train
+from pipeline.execution import Trainer, train, trainer
 from pipeline.params import Execution
+from pipeline.paths import DATASET
 from pipeline.simulation import Result
 
 GRID_TITLE = "A grid on one GPU"
@@ -73,15 +77,31 @@ def measure_grid(setting: Setting) -> Iterator[Row]:
 def _seconds_of_row(attack: str, workload: Workload, setting: Setting) -> float:
     seeds, steps = (range(1), 2) if setting.tiny else (range(5), 500)
     cells = [workload.cell(seed, ATTACKS[attack], defence, steps) for defence in DEFENCES.values() for seed in seeds]
-    return seconds(lambda: _trained(cells, workload, setting.device), setting.device)
+    with _trainer(workload, setting.device) as processes:
+        _trained(cells[:1], processes)  # the processes are ready then
+        return seconds(lambda: _trained(cells, processes), setting.device)
 
 
-def _trained(cells: list[Cell], workload: Workload, device: torch.device) -> list[Result]:
-    """Return the results in the order of the cells."""
+@contextmanager
+def _trainer(workload: Workload, device: torch.device) -> Iterator[Trainer]:
+    """Start processes that have the data of a workload."""
     name: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
-    execution = Execution(device=name, memory_gb=None, gradients="auto")
+    execution = Execution(device=name, processes="auto", memory_gb=None, gradients="auto")
+    with TemporaryDirectory() as folder:
+        workload.write(Path(folder) / DATASET)
+        with trainer(Path(folder) / DATASET, execution) as processes:
+            yield processes
+
+
+def _trained_on(device: torch.device, cells: list[Cell], workload: Workload) -> list[Result]:
+    with _trainer(workload, device) as processes:
+        return _trained(cells, processes)
+
+
+def _trained(cells: list[Cell], processes: Trainer) -> list[Result]:
+    """Return the results in the order of the cells."""
     found = dict[int, Result]()
-    for positions, results in train(cells, workload.dataset(), execution, unwatched):
+    for positions, results in train(cells, processes, unwatched):
         found.update(zip(positions, results, strict=True))
     return [found[position] for position in range(len(cells))]
 
@@ -109,8 +129,7 @@ def measure_agreement(setting: Setting) -> Iterator[Row]:
     for name, model in mnist_models(setting.tiny).items():
         workload = _workload(model, setting.tiny)
         cells = [workload.cell(0, ATTACKS["alie"], defence, 3 if setting.tiny else 20) for defence in DEFENCES.values()]
-        here = _trained(cells, workload, setting.device)
-        there = _trained(cells, workload, torch.device("cpu"))
+        here, there = (_trained_on(device, cells, workload) for device in (setting.device, torch.device("cpu")))
         for defence, ours, reference in zip(DEFENCES, here, there, strict=True):
             gap = float(np.abs(ours.steps["train_loss"] - reference.steps["train_loss"]).max())
             yield {"devices": f"cpu, {setting.device.type}", "model": name, "defence": defence, "difference": gap}

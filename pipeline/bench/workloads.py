@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,14 +15,13 @@ from pipeline import capture
 from pipeline.attacks import ATTACKS
 from pipeline.bench.timing import Action
 from pipeline.cell import Cell, Threat, Training
-from pipeline.columns import fused
-from pipeline.dataset import Dataset, Split
+from pipeline.dataset import SPLITS, Dataset, Split, write_tensors
 from pipeline.defence import Defence
-from pipeline.execution import keep_freed_memory, set_precision, worth_compiling
-from pipeline.gradients import backend
+from pipeline.gradients import backend, chain_gradients, vmap_gradients
 from pipeline.local import Gradient
 from pipeline.models import MODELS, Model, Network, Shape
 from pipeline.partition import IID
+from pipeline.precision import keep_freed_memory, kernels_chosen
 from pipeline.program import Program, build
 from pipeline.registry import parse
 from pipeline.rng import torch_stream
@@ -75,6 +75,16 @@ class Workload:
         train, other = _split(self.shape, SHARE * self.threat.workers), _split(self.shape, 500)
         return Dataset(train, other, other, classes=CLASSES)
 
+    def write(self, path: Path) -> None:
+        """Write the data to a file that training reads."""
+        data = self.dataset()
+        tensors = {
+            f"{name}_{part}": getattr(getattr(data, name), part).clone()
+            for name in SPLITS
+            for part in ("inputs", "labels")
+        }
+        write_tensors(path, tensors, {"classes": str(CLASSES)})
+
     def program(self, number: int, device: torch.device) -> Program:
         """Return the program of :meth:`replicas`."""
         gradients = backend("auto", MODELS.parse(self.model, "bench"), device)
@@ -97,6 +107,7 @@ def _training(steps: int, batch_size: int) -> Training:
         batch_size=batch_size,
         local_update=Gradient(),
         clip=None,
+        precision="float32",
         tf32=False,
         augment="none",
         learning_rate=RATE,
@@ -142,13 +153,11 @@ def threat(workers: int, byzantine: int) -> Threat:
 def stepper(program: Program) -> Action:
     """Return an action that does one Byzantine step at each call, as :func:`pipeline.execution.train` does it."""
     keep_freed_memory()
-    compiled = worth_compiling(program)
-    with fused(compiled):
-        take_step, steps = capture.stepper(partial(step, program), program.start()), count()
+    take_step, steps = capture.stepper(partial(step, program), program.start()), count()
+    together = program.gradients in (chain_gradients, vmap_gradients)
 
     def action() -> None:
-        set_precision(program.gradients, tf32=False)
-        with fused(compiled):
+        with kernels_chosen(program.training, together):
             take_step(next(steps))
 
     return action

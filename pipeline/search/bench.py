@@ -21,10 +21,10 @@ import pandas as pd
 from optuna.samplers import BaseSampler
 from scipy.special import stdtrit
 
-from pipeline import dataset
 from pipeline.attacks import Range, Space
 from pipeline.errors import UserError
 from pipeline.evaluator import Evaluator
+from pipeline.execution import trainer
 from pipeline.files import file_hash, root, write_json, write_text
 from pipeline.params import Params, load
 from pipeline.paths import DATASET
@@ -42,9 +42,9 @@ CONFIDENCE = 0.95
 
 def truth(here: Path, params: Params, count: int) -> None:
     """Train ``count`` strengths for every study, defence and seed; write the table."""
-    data_hash = file_hash(here / DATASET)
-    evaluator = Evaluator(here, params.execution, dataset.load(here / DATASET), data_hash)
-    tables = [_table(study, evaluator, count) for study in _studies(_with_seeds(params))]
+    with trainer(here / DATASET, params.execution) as processes:
+        evaluator = Evaluator(here, processes, file_hash(here / DATASET))
+        tables = [_table(study, evaluator, count) for study in _studies(_with_seeds(params))]
     write_text(here / TRUTH, pd.concat(tables).to_csv(index=False))
 
 

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import dataset
 from pipeline.attacks import Choice, Space
 from pipeline.attacks.space import Value
 from pipeline.evaluator import Evaluator
+from pipeline.execution import trainer
 from pipeline.files import file_hash, write_json, write_text
 from pipeline.params import Params
 from pipeline.paths import DATASET
@@ -50,8 +50,9 @@ Known = Mapping[tuple[str, float], Outcome]  # by variant and strength
 
 def truth(here: Path, params: Params, count: int) -> None:
     """Train ``count`` strengths of every variant for every study, defence and seed; write the table."""
-    evaluator = Evaluator(here, params.execution, dataset.load(here / DATASET), file_hash(here / DATASET))
-    tables = [_table(Study(params, name), evaluator, count) for name in params.search.studies]
+    with trainer(here / DATASET, params.execution) as processes:
+        evaluator = Evaluator(here, processes, file_hash(here / DATASET))
+        tables = [_table(Study(params, name), evaluator, count) for name in params.search.studies]
     write_text(here / TRUTH, pd.concat(tables).to_csv(index=False))
 
 

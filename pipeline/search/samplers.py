@@ -9,7 +9,7 @@ from optuna.samplers import BaseSampler
 
 from pipeline.attacks import Choice, Range, Space
 from pipeline.attacks.space import Value
-from pipeline.search.study import Proposal
+from pipeline.search.study import Proposal, rounded
 
 Direction = Literal["maximize", "minimize"]
 
@@ -69,7 +69,9 @@ class Asker:
         attack = names[0] if len(names) == 1 else trial.suggest_categorical("attack", names)
         space = self.spaces[attack]
         parameters = {name: _suggested(trial, self._key(attack, name), entry) for name, entry in space.items()}
-        return Proposal(trial.user_attrs.get("origin", "sampler"), attack, parameters)
+        if "origin" in trial.user_attrs:
+            return Proposal(trial.user_attrs["origin"], attack, parameters)
+        return Proposal("sampler", attack, {name: rounded(value, space[name]) for name, value in parameters.items()})
 
     def _flat(self, proposal: Proposal) -> dict[str, Value]:
         space = self.spaces[proposal.attack]

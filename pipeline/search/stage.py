@@ -12,8 +12,8 @@ from time import monotonic
 
 import pandas as pd
 
-from pipeline import dataset
 from pipeline.evaluator import Evaluator
+from pipeline.execution import arithmetic, trainer
 from pipeline.files import file_hash, write_json, write_text
 from pipeline.params import Params
 from pipeline.paths import DATASET
@@ -27,25 +27,32 @@ DIRECTIONS: dict[str, Direction] = {"degradation": "maximize", "flagged": "minim
 
 def search_study(root: Path, params: Params, name: str) -> None:
     """Search, confirm and transfer; write the tables, then ``study.json``."""
-    data, data_hash = dataset.load(root / DATASET), file_hash(root / DATASET)
-    study, evaluator = Study(params, name), Evaluator(root, params.execution, data, data_hash)
+    study = Study(params, name)
     size = f"{len(study.targets)} x {params.search.trials} trials x {len(params.search.seeds)} seeds"
-    print(f"search {name}: mode {study.mode}, {study.sampler}, {size}", flush=True)
-    trials = _search(study, evaluator)
-    chosen = finalists(study, trials)
-    confirmed = measure(study, chosen, "test", evaluator, f"confirm {name}")
-    tables = {"trials": _written(trials, "origin"), "confirmation": _written(confirmed, "candidate")}
-    if study.mode == "strength" and params.search.transfer:
-        tables["transfer"] = _transfer(study, chosen, evaluator)
+    with trainer(root / DATASET, params.execution) as processes:
+        print(f"search {name}: mode {study.mode}, {study.sampler}, {size}", flush=True)
+        data_hash = file_hash(root / DATASET)
+        trials, tables = _tables(study, Evaluator(root, processes, data_hash))
     folder = root / "results" / "search" / name
     for title, table in tables.items():
         write_text(folder / f"{title}.csv", table.to_csv(index=False))
     made = {
-        "key": study.key(data_hash),
+        "key": study.key(data_hash, arithmetic(params.model, params.execution)),
         "stopped_after": int(trials["trial"].max()) + 1,
         "files": {title: file_hash(folder / f"{title}.csv") for title in tables},
     }
     write_json(folder / "study.json", {**study.description(), **made})
+
+
+def _tables(study: Study, evaluator: Evaluator) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Return the trials, and the table of each file by name."""
+    trials = _search(study, evaluator)
+    chosen = finalists(study, trials)
+    confirmed = measure(study, chosen, "test", evaluator, f"confirm {study.name}")
+    tables = {"trials": _written(trials, "origin"), "confirmation": _written(confirmed, "candidate")}
+    if study.mode == "strength" and study.params.search.transfer:
+        tables["transfer"] = _transfer(study, chosen, evaluator)
+    return trials, tables
 
 
 def _written(table: pd.DataFrame, label: str) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """What a study of params.yaml searches: threats, spaces, what is tried first, and its description."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import product
@@ -173,9 +173,9 @@ class Study:
         first = self.startup(target.byzantine)[0]
         return self.attacked(Candidate(target, 0, first.origin, first.attack, first.parameters), seed=0)
 
-    def key(self, data_hash: str) -> str:
+    def key(self, data_hash: str, arithmetic: Mapping[str, str]) -> str:
         """Return what changes with everything that changes the study's outcome, the source of training included."""
-        cells = [self._first(target).key(data_hash) for target in self.targets]
+        cells = [self._first(target).key(data_hash, arithmetic) for target in self.targets]
         return content_hash({"description": self.description(), "cells": cells})
 
 
@@ -185,11 +185,25 @@ def _described(entry: Range | Choice) -> dict[str, Any]:
     return {"low": entry.low, "high": entry.high, "log": entry.log}
 
 
+def rounded(value: Value, entry: Range | Choice) -> Value:
+    """Return a number to four digits, within its range; anything else as it is.
+
+    A sampler's further digits depend on the processor, by way of the libraries that it computes with.
+
+    Example:
+        >>> rounded(0.0428765, Range(0.01, 100.0, log=True))
+        0.04288
+    """
+    if not isinstance(value, float) or isinstance(entry, Choice):
+        return value
+    return min(max(float(f"{value:.4g}"), entry.low), entry.high)
+
+
 def _evenly(entry: Range | Choice, count: int) -> list[float]:
     if isinstance(entry, Choice):
         return [float(value) for value in entry.values]
     spaced = np.geomspace if entry.log else np.linspace
-    return [float(value) for value in spaced(entry.low, entry.high, count)]
+    return [float(rounded(float(value), entry)) for value in spaced(entry.low, entry.high, count)]
 
 
 def _alike(point: Parameters, other: Parameters) -> bool:

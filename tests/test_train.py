@@ -1,0 +1,33 @@
+"""The stage ``train``: what it shows while it trains."""
+
+from types import SimpleNamespace
+
+import numpy as np
+from support import parameters
+
+from pipeline.plan import grid_row
+from pipeline.train import _watcher
+
+
+class Bar:
+    def __init__(self):
+        self.done = 0
+
+    def advance(self, amount, note=""):
+        self.done, self.note = self.done + amount, note
+
+
+def test_a_step_of_a_cell_is_counted_once_even_if_its_batch_is_halved_on_the_way():
+    cells, bar, logged = grid_row(parameters(), "alie")[:3], Bar(), []
+    live = SimpleNamespace(watch=lambda batch: lambda steps, _: logged.append((len(batch), steps)))
+    of_batch = _watcher(cells, live, bar)
+    metrics = {"validation_accuracy": np.array([0.5])}
+    whole = of_batch([0, 1, 2])
+    whole(0, metrics)
+    whole(4, metrics)
+    assert bar.done == 12
+    for positions in ([0], [1, 2]):
+        of_batch(positions)(6, metrics)
+    assert bar.done == 18
+    assert bar.note == "mean validation accuracy 50.0%"
+    assert logged == [(3, 0), (3, 4), (1, 6), (2, 6)]
