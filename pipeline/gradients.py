@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, log_softmax
 from pipeline import elementary, kernels
 from pipeline.errors import UserError
 from pipeline.models import Model, Network
-from pipeline.products import OrderedProducts, multiply
+from pipeline.products import OrderedProducts, matmul
 from pipeline.vectors import sum_over_columns
 
 Gradients = tuple[Tensor, Tensor]
@@ -31,18 +31,18 @@ def chain_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Te
     layers = network.linear_layers(params)
     signals = [inputs.reshape(replicas, workers * size, -1)]
     for position, (weight, bias) in enumerate(layers):
-        output = multiply(signals[-1], weight.mT) + bias[:, None]
+        output = matmul(signals[-1], weight.mT) + bias[:, None]
         signals.append(output if position == len(layers) - 1 else output.relu_())
     logits = signals.pop().view(replicas, workers, size, -1)
     entropies, derivative = cross_entropies(logits, labels)
     derivative = derivative / size
     parts: list[Tensor] = []
     for (weight, _), signal in zip(reversed(layers), reversed(signals), strict=True):
-        of_weight = multiply(derivative.mT, signal.view(replicas, workers, size, -1))
-        of_bias = multiply(derivative.new_ones(1, size), derivative)
+        of_weight = matmul(derivative.mT, signal.view(replicas, workers, size, -1))
+        of_bias = matmul(derivative.new_ones(1, size), derivative)
         parts = [of_weight.flatten(2), of_bias.flatten(2), *parts]
         if signal is not signals[0]:
-            below = multiply(derivative.flatten(1, 2), weight).masked_fill_(signal <= 0, 0.0)
+            below = matmul(derivative.flatten(1, 2), weight).masked_fill_(signal <= 0, 0.0)
             derivative = below.view(replicas, workers, size, -1)
     return torch.cat(parts, dim=-1), sum_over_columns(entropies) / size
 

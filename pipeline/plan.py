@@ -18,7 +18,7 @@ COPIES = 12  # of [R, n, d] alive at once in the most demanding step
 ACTIVATION_COPIES = 2  # of the activations of all minibatches; measured with ResNet-20: 1
 HISTORY_COPIES = 3  # of the metrics of all steps: as they come, stacked, and as they are sent
 INDEX = 8  # bytes of a sample's number
-TOGETHER = 16  # replicas of a batch on a CPU: more leave its cache
+TOGETHER = 12  # replicas of a batch on a CPU: measured with the default row on two cores, 8 to 32
 
 
 @dataclass(frozen=True)

@@ -47,22 +47,29 @@ def _matrix_product(left: np.ndarray, right: np.ndarray, result: np.ndarray) -> 
                     sums[c] += p * u[c]
 
 
-class Product(torch.autograd.Function):
-    """``left [..., m, k] @ right [..., k, c]``, under any nesting of ``vmap`` and ``grad``.
+def matmul(left: Tensor, right: Tensor) -> Tensor:
+    """Return ``left [..., m, k] @ right [..., k, c]``, the leading dimensions broadcast; on a CPU in one order.
 
     Example:
-        >>> Product.apply(torch.ones(2, 1, 3), torch.ones(3, 1)).flatten()
+        >>> matmul(torch.ones(2, 1, 3), torch.ones(3, 1)).flatten()
         tensor([3., 3.])
     """
+    if not kernels.apply_to(left):
+        return left @ right
+    shape = (*_broadcast(left, right), left.shape[-2], right.shape[-1])
+    while right.dim() > 2 and right.shape[-3] == 1 and left.dim() == right.dim():
+        left, right = left.flatten(-3, -2), right.squeeze(-3)  # one factor for all: their rows are those of one
+    batch = _broadcast(left, right)
+    return ordered_product(_flat(left, batch), _flat(right, batch)).view(shape)
+
+
+class Product(torch.autograd.Function):
+    """:func:`matmul`, under any nesting of ``vmap`` and ``grad``."""
 
     @staticmethod
     def forward(left: Tensor, right: Tensor) -> Tensor:
         """Return the products; the leading dimensions are broadcast."""
-        shape = (*_broadcast(left, right), left.shape[-2], right.shape[-1])
-        while right.dim() > 2 and right.shape[-3] == 1 and left.dim() == right.dim():
-            left, right = left.flatten(-3, -2), right.squeeze(-3)  # one factor for all: their rows are those of one
-        batch = _broadcast(left, right)
-        return ordered_product(_flat(left, batch), _flat(right, batch)).view(shape)
+        return matmul(left, right)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
@@ -100,6 +107,8 @@ def _first(factor: Tensor, dim: int, rank: int) -> Tensor:
 
 def _broadcast(left: Tensor, right: Tensor) -> torch.Size:
     """Return the leading dimensions of a product."""
+    if left.dim() == right.dim() and left.shape[:-2] == right.shape[:-2]:
+        return left.shape[:-2]
     shape: torch.Size = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])  # type: ignore[no-untyped-call]
     return shape
 
@@ -112,8 +121,8 @@ def _flat(factor: Tensor, batch: Sequence[int]) -> Tensor:
 
 
 def multiply(left: Tensor, right: Tensor) -> Tensor:
-    """Return ``left @ right``, on a CPU by :class:`Product`."""
-    product: Tensor = Product.apply(left, right) if kernels.apply_to(left) else left @ right
+    """Return ``left @ right`` by :class:`Product`."""
+    product: Tensor = Product.apply(left, right)
     return product
 
 

@@ -72,18 +72,18 @@ def run(program: Program, watch: Watch) -> list[Result]:
     """
     measured_at_steps = [*STEP_METRICS, *(["flagged"] if program.detect else [])]
     take_step = stepper(partial(step, program), program.start())
-    history: list[Tensor] = []
+    history = program.initial.new_empty(len(measured_at_steps), len(program.initial), program.training.steps)
     evaluated: list[int] = []
     evaluations: list[Tensor] = []
     for t in range(program.training.steps + 1):
         if t % program.training.evaluate_every == 0 or t == program.training.steps:
             evaluated.append(t)
             evaluations.append(_evaluation(program, take_step.state))
-            measured = _by_name(measured_at_steps, history[-1]) if history else {}
+            measured = _by_name(measured_at_steps, history[..., t - 1]) if t else {}
             watch(t, {**_by_name(EVALUATION_METRICS, evaluations[-1]), **measured})
         if t < program.training.steps:
-            history.append(take_step(t))
-    steps = _by_name(measured_at_steps, torch.stack(history, dim=-1))
+            history[..., t] = take_step(t)
+    steps = _by_name(measured_at_steps, history)
     curves = _by_name(EVALUATION_METRICS, torch.stack(evaluations, dim=-1))
     final = _final(program, take_step.state)
     return [

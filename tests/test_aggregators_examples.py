@@ -299,3 +299,14 @@ HAND = {
 def test_by_hand(name):
     rule, vectors, f, expected = HAND[name]
     assert aggregate(rule, vectors, f).item() == pytest.approx(expected)
+
+
+def test_the_weiszfeld_kernel_computes_what_the_expressions_say(monkeypatch):
+    """Also where z meets a point, where points coincide, and where some do not count."""
+    vectors = unequal_vectors(6, 9, 4)
+    vectors[1, 2:] = vectors[1, 2]
+    vectors[2, [3, 5]], vectors[3, :4], vectors[4] = 1e9, torch.nan, 0.0
+    vectors[5, 4:] = vectors[5, :4].mean(dim=0) + 1e-9 * vectors[5, 4:]
+    found = GeometricMedian().aggregate(vectors, 2).vector
+    monkeypatch.setattr("pipeline.kernels.apply_to", lambda vectors: False)
+    torch.testing.assert_close(found, GeometricMedian().aggregate(vectors, 2).vector, rtol=1e-9, atol=1e-9)

@@ -24,7 +24,7 @@ LAYERS = [
         "watchdog",
     ],
     ["dataset", "elementary", "pool", "products", "registry"],
-    ["order", "rng"],
+    ["order", "rng", "weiszfeld"],
     ["vectors"],
     ["detection", "images"],
     ["aggregators", "attacks", "augmentation", "data", "models", "partition", "preaggregators", "sampling", "server"],

@@ -177,8 +177,7 @@ def parent():
     return dict(os.environ), handlers, mask, torch.get_num_threads(), threading.active_count()
 
 
-def test_a_process_has_its_environment_and_one_thread_and_the_parent_keeps_its_own(set_threads):
-    set_threads(2)
+def test_a_process_has_its_environment_and_one_thread_and_the_parent_keeps_its_own():
     before = parent()
     wanted = [{**environment(), "ATEN_CPU_CAPABILITY": level} for level in ("avx2", "default")]
     with Pool(wanted, nothing) as pool:

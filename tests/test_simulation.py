@@ -1,7 +1,6 @@
 """The training loop against slow twins, and what must not matter: company, order, backend, interruption."""
 
 from copy import deepcopy
-from dataclasses import fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 import torch
 from support import CPU, assert_identical, blobs, cell, parameters, train
 from torch.nn.functional import cross_entropy
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline import simulation
 from pipeline.attacks import DataAttack
@@ -355,48 +353,3 @@ def test_the_test_split_is_read_once_after_the_last_step(monkeypatch):
     assert events.count("step") == 6
     assert training not in events
     assert events.count(validation) == 4  # at 0, 4 and 6 steps, and for the final metrics
-
-
-def to_meta(program):
-    """The program on a device without values: anything that looks at one raises an error."""
-    moved = {}
-    for field in fields(program):
-        value = getattr(program, field.name)
-        if isinstance(value, torch.Tensor):
-            moved[field.name] = value.to("meta")
-        if isinstance(value, Stream):
-            moved[field.name] = Stream(value.keys.to("meta"))
-    return replace(program, dataset=program.dataset.to("meta"), **moved)
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_a_step_never_looks_at_a_value(attack):
-    program = to_meta(program_of(*[cell(attack, defence) for defence in DEFENCES]))
-    state, measured = step(program, program.start(), 0)
-    assert state.params.shape == (6, program.network.size)
-    assert measured.shape == (len(STEP_METRICS), 6)
-    with pytest.raises(RuntimeError):
-        measured.sum().item()
-
-
-class HostReads(TorchDispatchMode):
-    """Counts how often a tensor's value is read into Python."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_a_step_on_the_cpu_reads_no_value_but_in_rules_that_save_work_by_a_look(attack):
-    looking = {"geometric_median", "median", "trimmed_mean", "nnm_trimmed_mean"}
-    program = program_of(*[cell(attack, defence) for defence in DEFENCES if defence not in looking])
-    state = program.start()
-    with HostReads() as reads:
-        step(program, state, 0)
-    assert reads.count == 0
-    with HostReads() as reads:
-        torch.ones(1).item()
-    assert reads.count == 1

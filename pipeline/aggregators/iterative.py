@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline import kernels
 from pipeline.aggregators import AGGREGATORS, Aggregated
 from pipeline.aggregators.base import HalfTolerant, ratio, weighted_mean
 from pipeline.rng import Stream
@@ -18,6 +19,7 @@ from pipeline.vectors import (
     squared_distances_to,
     sum_over_columns,
 )
+from pipeline.weiszfeld import median_weights
 
 
 @AGGREGATORS.register
@@ -66,14 +68,14 @@ class GeometricMedian(HalfTolerant):
 
     def _weights(self, products: Tensor, usable: Tensor) -> Tensor:
         """Return the weights ``[..., n]`` of the median, started at the origin of the ``products [..., n, n]``."""
+        if kernels.apply_to(products):
+            return median_weights(products, usable, self.iterations, self.tolerance)
         squares = products.diagonal(dim1=-2, dim2=-1).masked_fill(~usable, torch.inf)
         scale = median_over_last(_root(squares))[..., None]
         nu, close = (1e-6 * scale).clamp_min(torch.finfo(products.dtype).tiny), self.tolerance * scale
         weights = torch.zeros_like(squares)
         moving = torch.ones_like(scale, dtype=torch.bool)
         for _ in range(self.iterations):
-            if products.device.type == "cpu" and not moving.any():  # a GPU would have to wait for the answer
-                break
             next_weights, moved = _weiszfeld(products, squares, weights, nu)
             weights = torch.where(moving, next_weights, weights)
             moving = moving & (moved > close)
@@ -87,16 +89,13 @@ def _weiszfeld(products: Tensor, squares: Tensor, weights: Tensor, nu: Tensor) -
     """
     with_z = _products_with(products, weights)
     distances = _root(squares - 2 * with_z + _product(with_z, weights))
-    inverse, at_z = distances.reciprocal(), distances <= nu
-    looks = products.device.type == "cpu"
-    meets_none = looks and not at_z.any()  # spares the small operations of the usual case, and changes no bit
-    if not meets_none:
-        inverse = inverse.masked_fill(at_z, 0.0)
+    at_z = distances <= nu
+    inverse = distances.reciprocal().masked_fill(at_z, 0.0)
     total = sum_over_columns(inverse)[..., None].clamp_min(torch.finfo(inverse.dtype).tiny)
     mean = inverse / total
     step = mean - weights
     length = _root(_product(_products_with(products, step), step))
-    return (mean, length) if meets_none else _held(mean, length, total, at_z)
+    return _held(mean, length, total, at_z)
 
 
 def _held(mean: Tensor, length: Tensor, total: Tensor, at_z: Tensor) -> tuple[Tensor, Tensor]:
