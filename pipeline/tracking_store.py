@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.errors import UserError
 
 COMMIT = "mlflow.source.git.commit"
-WRITTEN_BY_DVC = ("dvc.lock", "results/summary.json")
+WRITTEN_BY_DVC = ("dvc.lock", "results/summary.json", "results/metrics", "results/computed_on.json")
 
 
 def uri(root: Path) -> str:

@@ -10,6 +10,7 @@ from pipeline.errors import UserError
 from pipeline.gradients import backend, chain_gradients, loop_gradients, replica_gradients, vmap_gradients
 from pipeline.models import MODELS
 from pipeline.plan import replica_bytes
+from pipeline.precision import kernels_chosen
 from pipeline.simulation import run
 
 DATASET = blobs()
@@ -170,3 +171,17 @@ def test_a_gpu_that_is_not_there_is_a_user_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"execution.device = 'cuda': PyTorch sees no GPU here; 'auto' takes the CPU"):
         execution.device("cuda")
+
+
+def test_what_computing_sets_in_pytorch_is_as_it_was_afterwards():
+    def settings_of_pytorch():
+        mkldnn, cuda, cudnn = torch.backends.mkldnn, torch.backends.cuda, torch.backends.cudnn
+        return mkldnn.enabled, cuda.matmul.fp32_precision, cudnn.conv.fp32_precision, torch.get_num_threads()
+
+    before = settings_of_pytorch()
+    training = cell(changes={"training.tf32": True}).training
+    with kernels_chosen(training, together=True):
+        assert settings_of_pytorch()[:3] == (False, "tf32", "tf32")
+    with pytest.raises(RuntimeError, match="no"), kernels_chosen(training, together=False):
+        raise RuntimeError("no")
+    assert settings_of_pytorch() == before

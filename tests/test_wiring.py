@@ -68,7 +68,7 @@ def test_conda_and_pyproject_agree():
 
 
 @pytest.mark.parametrize(
-    "package", ["torch", "torchvision", "numpy", "scikit-learn", "scipy", "optuna", "cmaes", "dvc", "mlflow"]
+    "package", ["torch", "torchvision", "numpy", "numba", "scikit-learn", "scipy", "optuna", "cmaes", "dvc", "mlflow"]
 )
 def test_what_touches_numbers_is_pinned_exactly(package):
     assert sum(entry.startswith(f"{package}==") for entry in pip_requirements()) == 1
