@@ -5,16 +5,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.environment import compute_alike
+from pipeline.core.environment import compute_alike
 
 compute_alike()  # before NumPy is imported
 
-from pipeline import params
-from pipeline.errors import UserError
-from pipeline.files import root
-from pipeline.paths import DATASET, RAW
-from pipeline.registry import allowed
-from pipeline.watchdog import stop_with_dvc
+from pipeline.core.component import allowed
+from pipeline.core.errors import UserError
+from pipeline.core.files import root
+from pipeline.core.paths import DATASET, RAW
+from pipeline.runs import params
+from pipeline.runs.watchdog import stop_with_dvc
 
 
 def _download(here: Path, parameters: params.Params) -> None:
@@ -22,15 +22,16 @@ def _download(here: Path, parameters: params.Params) -> None:
 
 
 def _prepare(here: Path, parameters: params.Params) -> None:
-    from pipeline.data import prepare
+    from pipeline.data.prepare import prepare
 
     prepare(parameters.data, here / RAW, here / DATASET)
 
 
 def _train(here: Path, parameters: params.Params, attack: str) -> None:
-    from pipeline.train import train_row
+    from pipeline.runs.train import train_row
+    from pipeline.tracking.tracker import Tracker
 
-    train_row(here, parameters, attack)
+    train_row(here, parameters, attack, lambda data, *row: Tracker(here, parameters, data).live_row(attack, *row))
 
 
 def _search(here: Path, parameters: params.Params, study: str) -> None:
@@ -40,10 +41,10 @@ def _search(here: Path, parameters: params.Params, study: str) -> None:
 
 
 def _analysis(here: Path, parameters: params.Params) -> None:
-    from pipeline import computed_on
-    from pipeline.execution import device
-    from pipeline.report import analyse
-    from pipeline.store import retire_rows
+    from pipeline.report import computed_on
+    from pipeline.report.report import analyse
+    from pipeline.runs.execution import device
+    from pipeline.runs.store import retire_rows
 
     retire_rows(here, parameters.grid.attacks, parameters.search.studies)
     analyse(here, parameters)
@@ -51,7 +52,7 @@ def _analysis(here: Path, parameters: params.Params) -> None:
 
 
 def _track(here: Path, parameters: params.Params) -> None:
-    from pipeline.track import track
+    from pipeline.tracking.track import track
 
     track(here, parameters)
 
@@ -70,28 +71,19 @@ ROWS = {"train": "grid.attacks", "search": "search.studies"}
 def _check_published(here: Path, parameters: params.Params) -> None:
     """Tell a missing or faulty file of published numbers before training, and not after it."""
     if parameters.analysis.published:
-        from pipeline.published import read_published
+        from pipeline.report.published import read_published
 
         read_published(here / parameters.analysis.published)
 
 
 def _list(as_page: bool) -> None:
-    from pipeline import catalogue
+    from pipeline.runs import catalogue
 
     print(catalogue.markdown() if as_page else catalogue.text(), end="")
 
 
-def _bench(here: Path, arguments: argparse.Namespace) -> None:
-    from pipeline.bench import command
-
-    if arguments.show:
-        command.show(arguments.show)
-    else:
-        command.bench(arguments.sections, here / arguments.out, arguments.threads, arguments.tiny)
-
-
 def _compare(here: Path, to: str) -> int:
-    from pipeline.compare import compare
+    from pipeline.report.compare import compare
 
     return compare(here, to)
 
@@ -109,12 +101,6 @@ def _parser() -> argparse.ArgumentParser:
     change.add_argument("changes", help="blank-separated path=value, e.g. 'training.steps=50 grid.seeds=[0,1]'")
     comparison = commands.add_parser("compare", help="the results as they stand beside committed or other ones")
     comparison.add_argument("--to", default="HEAD", help="a git revision, or a folder with results (default HEAD)")
-    bench = commands.add_parser("bench", help="measure speed and memory, see docs/performance.md")
-    bench.add_argument("--sections", type=lambda names: names.split(","), default=[], help="separated by commas; all")
-    bench.add_argument("--tiny", action="store_true", help="toy sizes: does everything run?")
-    bench.add_argument("--threads", type=int, default=1, help="of torch on the CPU (default 1)")
-    bench.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the JSON files, one a device")
-    bench.add_argument("--show", type=Path, metavar="FILE", help="print the tables of a file, measure nothing")
     return parser
 
 
@@ -126,8 +112,6 @@ def _run(arguments: argparse.Namespace, here: Path) -> int:
         params.override(path, arguments.changes)
     elif arguments.command == "list":
         _list(arguments.markdown)
-    elif arguments.command == "bench":
-        _bench(here, arguments)
     else:
         _stage(here, params.load(path), arguments.command, getattr(arguments, "row", None))
     return 0

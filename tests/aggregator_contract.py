@@ -6,8 +6,8 @@ import oracles
 import torch
 from oracles import unequal_vectors
 
-from pipeline.aggregators import AGGREGATORS
-from pipeline.rng import Stream
+from pipeline.core.rng import Stream
+from pipeline.defences.aggregators import AGGREGATORS
 
 RULES = {name: AGGREGATORS[name]() for name in AGGREGATORS.names}
 SIZES = [(7, 0), (7, 1), (7, 2), (7, 3), (8, 1), (8, 2), (8, 3), (9, 2), (9, 4), (30, 4), (30, 14)]

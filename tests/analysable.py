@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 from support import blobs, write_dataset
 
-from pipeline import report, store
-from pipeline.files import file_hash, write_json, write_text
-from pipeline.metrics import STEP_METRICS
-from pipeline.plan import grid_row
-from pipeline.report_text import Sections
+from pipeline.core.files import file_hash, write_json, write_text
+from pipeline.report import report
+from pipeline.report.report_text import Sections
+from pipeline.report.search_results import COLUMNS
+from pipeline.runs import store
+from pipeline.runs.plan import grid_row
 from pipeline.search.study import Study
-from pipeline.search_results import COLUMNS
-from pipeline.simulation import Result
+from pipeline.simulator.loop import Result
+from pipeline.simulator.metrics import STEP_METRICS
 
 GRID = {
     "grid.attacks": ["none", "sign_flip", "ipm"],

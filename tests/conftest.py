@@ -13,7 +13,7 @@ def _in_process():
     from support import InProcess
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.execution.Pool", InProcess)
+        patch.setattr("pipeline.runs.execution.Pool", InProcess)
         yield
 
 
@@ -56,6 +56,6 @@ def root(tmp_path, database, no_mlflow_environment):
 def tracker(root):
     from made_up import DATA_HASH, params
 
-    from pipeline.tracking import Tracker
+    from pipeline.tracking.tracker import Tracker
 
     return Tracker(root, params(), DATA_HASH)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from pipeline.simulation import Result
+from pipeline.simulator.loop import Result
 
 CLEAN = 0.9
 
@@ -20,7 +20,7 @@ def visible(strength: float) -> float:
 
 
 class Training:
-    """Replaces ``pipeline.execution.train``; ``fails_after`` cells it is killed.
+    """Replaces ``pipeline.runs.execution.train``; ``fails_after`` cells it is killed.
 
     Accuracies depend on the defence, the seed, the strength and the split, so that any mix-up shows.
     """

@@ -8,11 +8,11 @@ import numpy as np
 from ruamel.yaml import YAML
 from searched import study
 
-from pipeline import params as parameters
-from pipeline.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_METRICS
-from pipeline.plan import grid_row
-from pipeline.store import Record
-from pipeline.tracking_search import study_runs
+from pipeline.runs import params as parameters
+from pipeline.runs.plan import grid_row
+from pipeline.runs.store import Record
+from pipeline.simulator.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_METRICS
+from pipeline.tracking.searches import study_runs
 
 PROJECT = Path(__file__).parents[1]
 DATA_HASH = "0123456789abcdef" * 4

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from support import raw_parameters, train
 
-from pipeline import dataset
-from pipeline.data import prepare
-from pipeline.dataset import Dataset
-from pipeline.params import Params, validate
-from pipeline.plan import grid_row
+from pipeline.data import dataset
+from pipeline.data.dataset import Dataset
+from pipeline.data.prepare import prepare
+from pipeline.runs.params import Params, validate
+from pipeline.runs.plan import grid_row
 
 EVERY_DEFAULT = {"grid.partitions": ["alpha_03"], "grid.seeds": [0]}
 OTHER_DEFENCES = {

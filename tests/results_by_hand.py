@@ -13,7 +13,7 @@ from unittest.mock import patch
 from support import ROOT
 
 from pipeline.__main__ import main
-from pipeline.files import write_json
+from pipeline.core.files import write_json
 
 KRUM = {
     "clean": 0.9,

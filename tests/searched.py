@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 
-from pipeline.search_results import StudyResult
-from pipeline.search_tables import non_dominated
+from pipeline.report.search_results import StudyResult
+from pipeline.report.search_tables import non_dominated
 
 DEFENCES = ("mean", "median", "trimmed_mean", "krum", "geometric_median", "nnm_trimmed_mean")
 PEAKS = dict(zip(DEFENCES, (3.2, 30.0, 2.7, 0.05, 0.08, 1.1), strict=True))

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from ruamel.yaml import YAML
 
-from pipeline import execution
-from pipeline.cell import Cell
-from pipeline.dataset import Dataset, Split, write_tensors
-from pipeline.gradients import chain_gradients
-from pipeline.params import Params, validate
-from pipeline.plan import planned
-from pipeline.program import build
-from pipeline.simulation import Result, run
+from pipeline.data.dataset import Dataset, Split, write_tensors
+from pipeline.runs import execution
+from pipeline.runs.params import Params, validate
+from pipeline.runs.plan import planned
+from pipeline.simulator.cell import Cell
+from pipeline.simulator.gradients import chain_gradients
+from pipeline.simulator.loop import Result, run
+from pipeline.simulator.program import build
 
 ROOT = Path(__file__).parents[1]
 REMOVED = object()
@@ -83,7 +83,7 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
 
 
 class InProcess:
-    """Stands for ``pipeline.pool.Pool`` where a test need not start processes: works on the tasks here."""
+    """Stands for ``pipeline.runs.pool.Pool`` where a test need not start processes: works on the tasks here."""
 
     size = 1
 

@@ -18,7 +18,7 @@ from aggregator_contract import (
 )
 from oracles import unequal_vectors
 
-from pipeline.aggregators import AGGREGATORS
+from pipeline.defences.aggregators import AGGREGATORS
 
 
 def contract():

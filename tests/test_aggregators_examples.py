@@ -9,15 +9,15 @@ import torch
 from aggregator_contract import RULES, VARIANTS, aggregate, assert_close, spread, streams
 from oracles import unequal_vectors
 
-from pipeline.aggregators import AGGREGATORS, Aggregated
-from pipeline.aggregators.coordinatewise import Meamed, Median, Phocas, SignMajority
-from pipeline.aggregators.distance import Bulyan, Krum, MultiKrum, pick_by_krum
-from pipeline.aggregators.iterative import CenteredClipping, GeometricMedian
-from pipeline.aggregators.selection import CGE, MoNNA
-from pipeline.aggregators.spectral import CAF, DnC
-from pipeline.aggregators.subsets import MDA, SMEA
-from pipeline.errors import UserError
-from pipeline.vectors import squared_distances
+from pipeline.core.errors import UserError
+from pipeline.core.vectors import squared_distances
+from pipeline.defences.aggregators import AGGREGATORS, Aggregated
+from pipeline.defences.aggregators.coordinatewise import Meamed, Median, Phocas, SignMajority
+from pipeline.defences.aggregators.distance import Bulyan, Krum, MultiKrum, pick_by_krum
+from pipeline.defences.aggregators.iterative import CenteredClipping, GeometricMedian
+from pipeline.defences.aggregators.selection import CGE, MoNNA
+from pipeline.defences.aggregators.spectral import CAF, DnC
+from pipeline.defences.aggregators.subsets import MDA, SMEA
 
 
 class StuckAtAVector(GeometricMedian):
@@ -308,5 +308,5 @@ def test_the_weiszfeld_kernel_computes_what_the_expressions_say(monkeypatch):
     vectors[2, [3, 5]], vectors[3, :4], vectors[4] = 1e9, torch.nan, 0.0
     vectors[5, 4:] = vectors[5, :4].mean(dim=0) + 1e-9 * vectors[5, 4:]
     found = GeometricMedian().aggregate(vectors, 2).vector
-    monkeypatch.setattr("pipeline.kernels.apply_to", lambda vectors: False)
+    monkeypatch.setattr("pipeline.core.kernels.apply_to", lambda vectors: False)
     torch.testing.assert_close(found, GeometricMedian().aggregate(vectors, 2).vector, rtol=1e-9, atol=1e-9)

@@ -6,16 +6,16 @@ import pytest
 import torch
 from aggregator_contract import CHECKS, SIZES, applies
 
-from pipeline.aggregators import AGGREGATORS, Aggregated
-from pipeline.aggregators.base import mean_of
-from pipeline.aggregators.coordinatewise import Meamed, Median, Phocas, SignMajority, TrimmedMean
-from pipeline.aggregators.distance import Bulyan, Krum, MultiKrum, krum_scores
-from pipeline.aggregators.iterative import CenteredClipping, GeometricMedian
-from pipeline.aggregators.selection import CGE, MoNNA
-from pipeline.aggregators.spectral import CAF, DnC, principal
-from pipeline.aggregators.subsets import MDA, SMEA
-from pipeline.order import mean_around_median
-from pipeline.vectors import lowest, norms, squared_distances
+from pipeline.core.order import mean_around_median
+from pipeline.core.vectors import lowest, norms, squared_distances
+from pipeline.defences.aggregators import AGGREGATORS, Aggregated
+from pipeline.defences.aggregators.base import mean_of
+from pipeline.defences.aggregators.coordinatewise import Meamed, Median, Phocas, SignMajority, TrimmedMean
+from pipeline.defences.aggregators.distance import Bulyan, Krum, MultiKrum, krum_scores
+from pipeline.defences.aggregators.iterative import CenteredClipping, GeometricMedian
+from pipeline.defences.aggregators.selection import CGE, MoNNA
+from pipeline.defences.aggregators.spectral import CAF, DnC, principal
+from pipeline.defences.aggregators.subsets import MDA, SMEA
 
 
 class OneNeighbourMore(Krum):

@@ -8,11 +8,11 @@ import pytest
 from searched import study
 from support import parameters
 
-from pipeline import analysis
-from pipeline.metrics import EVALUATION_METRICS
-from pipeline.plan import planned
-from pipeline.search_tables import search_tables
-from pipeline.store import Record
+from pipeline.report import analysis
+from pipeline.report.search_tables import search_tables
+from pipeline.runs.plan import planned
+from pipeline.runs.store import Record
+from pipeline.simulator.metrics import EVALUATION_METRICS
 
 PARAMS = parameters()
 T_2 = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom, from a printed table

@@ -1,91 +1,53 @@
-"""Imports go strictly downwards, heavy libraries stay with their owners, files stay short."""
+"""The house: rooms import downwards only, heavy libraries stay in their rooms, files stay short."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 from support import ROOT
 
-# A module may import from the layers above its own line only; inside a package, from the modules before it.
-LAYERS = [
-    [
-        "diameter",
-        "environment",
-        "errors",
-        "files",
-        "kernels",
-        "memory",
-        "paths",
-        "progress",
-        "sources",
-        "watchdog",
-    ],
-    ["dataset", "elementary", "pool", "products", "registry"],
-    ["order", "rng", "weiszfeld"],
-    ["vectors"],
-    ["detection", "images"],
-    ["aggregators", "attacks", "augmentation", "data", "models", "partition", "preaggregators", "sampling", "server"],
-    ["defence", "gradients"],
-    ["local", "metrics"],
-    ["cell"],
-    ["precision", "search_checks"],
-    ["catalogue", "params", "program"],
-    ["capture", "plan"],
-    ["simulation"],
-    ["execution", "store"],
-    ["evaluator"],
-    ["search"],
-    ["computed_on", "intervals", "search_results"],
-    ["result_rows", "search_export", "search_tables"],
-    ["analysis", "bench", "tracking_runs"],
-    ["figures", "heterogeneity", "published", "tracking_search", "tracking_store"],
-    ["partition_figures", "search_figures", "tracking", "wording"],
-    ["search_report"],
-    ["report_text"],
-    ["compare", "report", "track", "train"],
-    ["__main__"],
+# A room may import from the rooms of the lines above its own, and from itself.
+ROOMS = [
+    {"core"},
+    {"data", "attacks", "defences"},
+    {"simulator"},
+    {"runs"},
+    {"search"},
+    {"report"},
+    {"tracking"},
+    {"__main__"},
 ]
-FAMILIES = {
-    "aggregators": ["base", "__init__", "coordinatewise", "distance", "iterative", "selection", "spectral", "subsets"],
-    "bench": [
-        *("__init__", "document", "obvious", "tables", "timing"),
-        *("subjects", "workloads", "grid", "memory", "rules", "startup", "steps", "peer", "command"),
-    ],
-    "images": ["base", "__init__", "downloaded", "offline"],
-    "attacks": ["space", "base", "__init__", "bounded", "noise", "omniscient", "history", "optimal", "poisoning"],
-    "search": ["__init__", "study", "samplers", "measure", "finalists", "stage", "bench", "bench_stealth"],
-}
-SIMULATOR = [name for layer in LAYERS[:14] for name in layer]  # what runs on a bare GPU machine
+LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+BARE = ("core", "data", "attacks", "defences", "simulator")  # what runs on a bare GPU machine
 OWNERS = {
-    "mlflow": {"tracking", "tracking_runs"},
-    "optuna": {"search.bench", "search.samplers", "search_export"},
-    "matplotlib": {"figures", "partition_figures", "search_export", "search_figures"},
-    "pandas": {
-        *("analysis", "figures", "heterogeneity", "intervals", "published", "report_text"),
-        *("search.bench", "search.bench_stealth", "search.finalists", "search.measure", "search.stage"),
-        *("search_export", "search_figures", "search_report", "search_results", "search_tables"),
-        *("tracking_runs", "tracking_search"),
-    },
-    "numba": {"kernels"},
-    "scipy": {"elementary", "intervals", "search.bench"},
-    "sklearn": {"images.offline"},
-    "torchvision": {"images.downloaded"},
-    "ruamel": {"params"},
-    "loky": {"pool"},
+    "mlflow": {"tracking"},
+    "optuna": {"search", "report"},
+    "matplotlib": {"report"},
+    "pandas": {"search", "report", "tracking"},
+    "scipy": {"core.elementary", "report"},
+    "numba": {"core.kernels"},
+    "sklearn": {"data.sources"},
+    "torchvision": {"data.sources"},
+    "ruamel": {"runs.params"},
+    "loky": {"runs.pool"},
     "dvc": set(),
-    "byzfl": {"bench.peer"},
+    "byzfl": set(),
 }
-LATE = {"byzfl", "sklearn", "torchvision"}  # imported inside functions only
-LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
-FILES = sorted((ROOT / "pipeline").rglob("*.py"))
+LATE = {"sklearn", "torchvision"}  # imported inside functions only
+PACKAGE = ROOT / "pipeline"
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def dotted(file: Path) -> str:
-    """The module's name below ``pipeline``; a package's own file ends in ``__init__``."""
-    return ".".join(file.relative_to(ROOT / "pipeline").with_suffix("").parts)
+    """The module's name below ``pipeline``; a package's own file has the name of its folder."""
+    return ".".join(file.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {dotted(file): file for file in FILES}
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -95,15 +57,14 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            if node.module == "pipeline":
-                yield from (f"pipeline.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def ours(file: Path) -> list[str]:
-    names = set(imported(ast.parse(file.read_bytes())))
-    return sorted(name.removeprefix("pipeline.") for name in names if name.split(".")[0] == "pipeline")
+def ours(file: Path) -> set[str]:
+    """The modules of the package that a file imports."""
+    names = {name.removeprefix("pipeline.") for name in imported(ast.parse(file.read_bytes()))}
+    return {name for name in names if name in MODULES}
 
 
 def at_module_level(file: Path) -> set[str]:
@@ -115,36 +76,42 @@ def at_module_level(file: Path) -> set[str]:
     return {name.split(".")[0] for name in imported(tree)}
 
 
-def test_every_module_has_its_layer():
-    found = {dotted(file) for file in FILES} - {"__init__"}
-    families = {f"{package}.{module}" for package, modules in FAMILIES.items() for module in modules}
-    assert found == (set(LEVEL) - set(FAMILIES)) | families
+def test_every_module_stands_in_a_room():
+    assert {name.split(".")[0] for name in MODULES} - {"__init__"} == set(LEVEL)
 
 
 @pytest.mark.parametrize("file", FILES, ids=dotted)
-def test_imports_go_strictly_downwards(file):
-    here, *inside = dotted(file).split(".")
+def test_imports_go_downwards(file):
+    room = dotted(file).split(".")[0]
     for target in ours(file):
-        package, *family = target.split(".")
-        if inside and package == here:
-            order = FAMILIES[here]
-            assert order.index((family or ["__init__"])[0]) < order.index(inside[0]), target
-        else:
-            assert LEVEL[package] < LEVEL.get(here, 0), target
+        other = target.split(".")[0]
+        assert other == room or LEVEL[other] < LEVEL[room], target
+
+
+def test_modules_form_no_circle():
+    """A package's own file imports what it holds; so do its modules import it: it counts for neither."""
+    packages = {name for name, file in MODULES.items() if file.name == "__init__.py"}
+    modules = {name: ours(file) - packages for name, file in MODULES.items() if name not in packages}
+    assert len(list(TopologicalSorter(modules).static_order())) >= len(modules)
+
+
+def test_benchmarks_are_no_part_of_the_package():
+    assert not any("benchmarks" in imported(ast.parse(file.read_bytes())) for file in FILES)
 
 
 @pytest.mark.parametrize("library", OWNERS)
 def test_a_heavy_library_is_imported_by_its_owners_only(library):
-    users = {
-        dotted(file) for file in FILES if library in {n.split(".")[0] for n in imported(ast.parse(file.read_bytes()))}
-    }
-    assert users <= OWNERS[library]
-    early = {dotted(file) for file in FILES if library in at_module_level(file)}
-    assert early <= (set() if library in LATE else OWNERS[library])
+    def owned(name: str) -> bool:
+        return any(name == owner or name.startswith(f"{owner}.") for owner in OWNERS[library])
+
+    parsed = {name: {n.split(".")[0] for n in imported(ast.parse(file.read_bytes()))} for name, file in MODULES.items()}
+    assert [name for name, libraries in parsed.items() if library in libraries and not owned(name)] == []
+    early = [name for name, file in MODULES.items() if library in at_module_level(file)]
+    assert early == [] if library in LATE else all(map(owned, early))
 
 
 def test_importing_the_simulator_imports_no_heavy_library():
-    modules = ", ".join(f"pipeline.{name}" for name in SIMULATOR)
+    modules = ", ".join(f"pipeline.{name}" for name in MODULES if name.split(".")[0] in BARE)
     heavy = sorted(set(OWNERS) - {"loky", "numba", "ruamel", "scipy"})  # numba computes on a CPU, and imports scipy
     program = f"import sys, {modules}; print(*[name for name in {heavy} if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -152,18 +119,5 @@ def test_importing_the_simulator_imports_no_heavy_library():
 
 
 def test_no_file_is_longer_than_400_lines():
-    files = [*FILES, *(ROOT / "tests").glob("*.py")]
+    files = [*FILES, *(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tests").glob("*.py")]
     assert [file.name for file in files if len(file.read_text().splitlines()) > 400] == []
-
-
-def test_generators_are_made_in_one_place():
-    names = {"manual_seed", "default_rng", "Generator", "RandomState", "seed", "PCG64"}
-    makers = {
-        dotted(file)
-        for file in FILES
-        for node in ast.walk(ast.parse(file.read_bytes()))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in names
-    }
-    assert makers == {"rng"}
-    everything = {name for file in FILES for name in imported(ast.parse(file.read_bytes()))}
-    assert not everything & {"random", "torch.random", "numpy.random"}

@@ -8,8 +8,8 @@ import torch
 from oracles import unequal_vectors
 
 from pipeline.attacks import ATTACKS, AttackContext, DataAttack, TunableAttack, VectorAttack
-from pipeline.errors import UserError
-from pipeline.rng import Stream
+from pipeline.core.errors import UserError
+from pipeline.core.rng import Stream
 
 DEFAULTS = {name: ATTACKS[name]() for name in ATTACKS.names}
 FIELDS = {

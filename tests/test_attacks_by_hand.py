@@ -13,7 +13,7 @@ from support import cell, parameters
 from test_attacks import ALL, context_of, craft, expected_vectors
 
 from pipeline.attacks import ATTACKS
-from pipeline.errors import UserError
+from pipeline.core.errors import UserError
 
 
 def make(name, **fields):

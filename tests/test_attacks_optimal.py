@@ -5,10 +5,10 @@ import torch
 from oracles import unequal_vectors
 from test_attacks import context_of
 
-from pipeline.aggregators import AGGREGATORS
 from pipeline.attacks import ATTACKS, optimal
-from pipeline.preaggregators import PREAGGREGATORS
-from pipeline.rng import Stream
+from pipeline.core.rng import Stream
+from pipeline.defences.aggregators import AGGREGATORS
+from pipeline.defences.preaggregators import PREAGGREGATORS
 
 N, F = 17, 3
 ATTACK = {

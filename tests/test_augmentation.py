@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from pipeline.augmentation import PADDING, Augmentation, augment, crop_flip
-from pipeline.rng import Stream
+from pipeline.core.rng import Stream
+from pipeline.data.augmentation import PADDING, Augmentation, augment, crop_flip
 
 
 def images(replicas=3, workers=4, batch=5, shape=(3, 8, 6), dtype=torch.float32):

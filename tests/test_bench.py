@@ -1,4 +1,4 @@
-"""``python -m pipeline bench`` at toy size: its file is complete, and what measures measures."""
+"""``python -m benchmarks`` at toy size: its file is complete, and what measures measures."""
 
 import json
 import math
@@ -9,13 +9,13 @@ import pytest
 import torch
 from support import ROOT
 
-from pipeline.__main__ import main
-from pipeline.aggregators import AGGREGATORS
-from pipeline.bench import peer
-from pipeline.bench.command import SECTIONS
-from pipeline.bench.memory import peak_bytes
-from pipeline.bench.timing import Setting, alternating
-from pipeline.preaggregators import PREAGGREGATORS
+from benchmarks import peer
+from benchmarks.__main__ import main
+from benchmarks.command import SECTIONS
+from benchmarks.memory import peak_bytes
+from benchmarks.timing import Setting, alternating
+from pipeline.defences.aggregators import AGGREGATORS
+from pipeline.defences.preaggregators import PREAGGREGATORS
 
 CPU = torch.device("cpu")
 TINY = Setting(CPU, tiny=True)
@@ -24,7 +24,7 @@ TINY = Setting(CPU, tiny=True)
 def bench(monkeypatch, *arguments):
     monkeypatch.chdir(ROOT)
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    monkeypatch.setattr(sys, "argv", ["pipeline", "bench", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *map(str, arguments)])
     return main()
 
 
@@ -108,7 +108,7 @@ def test_show_prints_the_tables_of_a_file(folder, monkeypatch, capsys):
         (["--sections", "rulse"], "error: bench --sections rulse: no such section; one of 'rules', "),
         (["--sections", "rulse"], "did you mean 'rules'?"),
         (["--show", "nowhere.json"], "error: nowhere.json: no such file"),
-        (["--show", "params.yaml"], "error: params.yaml: not a file of `python -m pipeline bench`"),
+        (["--show", "params.yaml"], "error: params.yaml: not a file of `python -m benchmarks`"),
         (["--show", "results/summary.json"], "error: results/summary.json"),
     ],
 )

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from pipeline.aggregators import AGGREGATORS
-from pipeline.bench import obvious
-from pipeline.bench.subjects import normal, stream, subjects
-from pipeline.preaggregators import PREAGGREGATORS
+from benchmarks import obvious
+from benchmarks.subjects import normal, stream, subjects
+from pipeline.defences.aggregators import AGGREGATORS
+from pipeline.defences.preaggregators import PREAGGREGATORS
 
 CPU = torch.device("cpu")
 SUBJECTS = {subject.name: subject for subject in subjects()}

@@ -13,11 +13,13 @@ import torch
 from support import CPU, assert_identical, blobs, cell, train
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline import capture, kernels, simulation
-from pipeline.capture import Captured, Eager, mapped, stepper, tensors
-from pipeline.gradients import vmap_gradients
-from pipeline.program import build
-from pipeline.simulation import step
+from pipeline.core import kernels
+from pipeline.simulator import capture
+from pipeline.simulator import loop as simulation
+from pipeline.simulator.capture import Captured, Eager, mapped, stepper, tensors
+from pipeline.simulator.gradients import vmap_gradients
+from pipeline.simulator.loop import step
+from pipeline.simulator.program import build
 
 DATASET = blobs()
 

@@ -7,10 +7,10 @@ import pytest
 from pydantic import Field
 from support import ROOT
 
-from pipeline import catalogue
 from pipeline.__main__ import main
-from pipeline.catalogue import SECTIONS, markdown, parameters, text
-from pipeline.registry import Component, Registry
+from pipeline.core.component import Component, Registry
+from pipeline.runs import catalogue
+from pipeline.runs.catalogue import SECTIONS, markdown, parameters, text
 
 EVERY_COMPONENT = pytest.mark.parametrize(
     ("title", "name"), [(title, name) for title, registry in SECTIONS.items() for name in registry.names]

@@ -8,15 +8,15 @@ import sys
 import pytest
 from support import ROOT, cell, parameters
 
-from pipeline import sources
 from pipeline.attacks import ATTACKS
-from pipeline.errors import UserError
-from pipeline.local import LOCAL_UPDATES
-from pipeline.models import MODELS
-from pipeline.partition import PARTITIONS
-from pipeline.plan import planned
-from pipeline.registry import parse
-from pipeline.server import SCHEDULES
+from pipeline.core import identity as sources
+from pipeline.core.component import parse
+from pipeline.core.errors import UserError
+from pipeline.data.partitions import PARTITIONS
+from pipeline.runs.plan import planned
+from pipeline.simulator.local import LOCAL_UPDATES
+from pipeline.simulator.models import MODELS
+from pipeline.simulator.server import SCHEDULES
 
 PROGRAM = """
 import sys; sys.path.insert(0, "tests")
@@ -162,20 +162,20 @@ def keys() -> dict[str, str]:
 @pytest.mark.parametrize(
     ("file", "affected"),
     [
-        ("simulation.py", set(CELLS)),
-        ("vectors.py", set(CELLS)),
-        ("gradients.py", set(CELLS)),
-        ("aggregators/base.py", set(CELLS)),
-        ("aggregators/iterative.py", {"alie against geometric_median"}),
+        ("simulator/loop.py", set(CELLS)),
+        ("core/vectors.py", set(CELLS)),
+        ("simulator/gradients.py", set(CELLS)),
+        ("defences/aggregators/base.py", set(CELLS)),
+        ("defences/aggregators/iterative.py", {"alie against geometric_median"}),
         ("attacks/omniscient.py", set(CELLS) - {"none against median"}),
         ("attacks/poisoning.py", {"none against median"}),
         ("search/stage.py", set()),
-        ("search_checks.py", set()),
-        ("execution.py", set()),
-        ("store.py", set()),
-        ("plan.py", set()),
-        ("params.py", set()),
-        ("train.py", set()),
+        ("runs/search_checks.py", set()),
+        ("runs/execution.py", set()),
+        ("runs/store.py", set()),
+        ("runs/plan.py", set()),
+        ("runs/params.py", set()),
+        ("runs/train.py", set()),
         ("__main__.py", set()),
     ],
 )

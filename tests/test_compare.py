@@ -10,7 +10,7 @@ import pytest
 from results_by_hand import KRUM, SUMMARY, changed, commit, committed_project, counts, replace, run, write_results
 from support import ROOT
 
-from pipeline.compare import half_width, judge
+from pipeline.report.compare import half_width, judge
 
 KEY = ("grid", "iid", "krum")
 EXACT = {"accuracy": 0.8, "accuracy_half_width": 0.1}  # in float64, 0.8 - 0.7 is more than 0.1

@@ -9,9 +9,9 @@ from results_by_hand import changed, commit, committed_project, git, write_resul
 from support import CPU, parameters
 
 from pipeline import __main__ as command_line
-from pipeline import computed_on, report
-from pipeline.compare import compare
-from pipeline.files import read_json, write_json
+from pipeline.core.files import read_json, write_json
+from pipeline.report import computed_on, report
+from pipeline.report.compare import compare
 
 EPYC = {"processor": "AMD EPYC", "cores": 64, "torch": "1.0"}
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.data import Data, prepare
-from pipeline.dataset import load
-from pipeline.errors import UserError
-from pipeline.images import SOURCES
-from pipeline.registry import parse
+from pipeline.core.component import parse
+from pipeline.core.errors import UserError
+from pipeline.data.dataset import load
+from pipeline.data.prepare import Data, prepare
+from pipeline.data.sources import SOURCES
 
 DIGITS = {"source": {"name": "digits"}, "validation_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0}
 
@@ -139,6 +139,6 @@ def test_a_missing_or_truncated_raw_file_asks_for_the_download(digits, tmp_path)
 
 
 def test_importing_the_module_imports_neither_torchvision_nor_scikit_learn():
-    program = "import sys, pipeline.data; print(sorted({'torchvision', 'sklearn'} & set(sys.modules)))"
+    program = "import sys, pipeline.data.prepare; print(sorted({'torchvision', 'sklearn'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"

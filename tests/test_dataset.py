@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.data import SOURCES, Data, prepare
-from pipeline.dataset import load
-from pipeline.errors import UserError
-from pipeline.registry import parse
+from pipeline.core.component import parse
+from pipeline.core.errors import UserError
+from pipeline.data.dataset import load
+from pipeline.data.prepare import SOURCES, Data, prepare
 
 DIGITS = {"source": {"name": "digits"}, "validation_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0}
 

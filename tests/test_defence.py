@@ -7,12 +7,12 @@ import pytest
 import torch
 from oracles import unequal_vectors
 
-from pipeline.aggregators import AGGREGATORS
-from pipeline.aggregators.coordinatewise import Mean
-from pipeline.defence import Defence
-from pipeline.errors import UserError
-from pipeline.preaggregators import Mixed, NearestNeighbourMixing, PreAggregator
-from pipeline.registry import parse
+from pipeline.core.component import parse
+from pipeline.core.errors import UserError
+from pipeline.defences.aggregators import AGGREGATORS
+from pipeline.defences.aggregators.coordinatewise import Mean
+from pipeline.defences.defence import Defence
+from pipeline.defences.preaggregators import Mixed, NearestNeighbourMixing, PreAggregator
 
 NNM = NearestNeighbourMixing()
 SIZES = [(7, 0), (7, 1), (7, 2), (8, 2), (9, 3), (9, 4)]

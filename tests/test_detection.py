@@ -7,10 +7,10 @@ import pytest
 import torch
 from support import blobs, cell, train
 
-from pipeline.detection import flagged
-from pipeline.gradients import chain_gradients
-from pipeline.program import build
-from pipeline.simulation import run
+from pipeline.simulator.detection import flagged
+from pipeline.simulator.gradients import chain_gradients
+from pipeline.simulator.loop import run
+from pipeline.simulator.program import build
 
 
 def slow(sent, honest):

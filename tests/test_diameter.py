@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from pipeline.diameter import subset_of_least_diameter, vertex_cover
+from pipeline.defences.diameter import subset_of_least_diameter, vertex_cover
 
 
 def distances(points):

@@ -17,12 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.data import Data, prepare
-from pipeline.dataset import load
-from pipeline.errors import UserError
-from pipeline.images import SOURCES
-from pipeline.images.downloaded import Downloaded
-from pipeline.registry import parse
+from pipeline.core.component import parse
+from pipeline.core.errors import UserError
+from pipeline.data.dataset import load
+from pipeline.data.prepare import Data, prepare
+from pipeline.data.sources import SOURCES
+from pipeline.data.sources.downloaded import Downloaded
 
 DIGITS = {"source": {"name": "digits"}, "validation_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0}
 FEW = {"train": 40, "t10k": 10}  # images of the small MNIST
@@ -224,7 +224,7 @@ def test_emnist_is_the_balanced_split_with_its_images_upright(server, monkeypatc
 
 def test_a_mirror_that_falls_silent_is_left(server, monkeypatch, tmp_path):
     point_to(server, "mnist", mnist_files(), monkeypatch)
-    monkeypatch.setattr("pipeline.images.downloaded.STALLED_AFTER", 0.2)
+    monkeypatch.setattr("pipeline.data.sources.downloaded.STALLED_AFTER", 0.2)
     mirrors = [f"{server.address}/stalled/", f"{server.address}/good/"]
     SOURCES.parse({"name": "mnist", "mirrors": mirrors}, "data.source").download(tmp_path)
     assert {path.name for path in (tmp_path / "mnist").iterdir()} == set(server.files)

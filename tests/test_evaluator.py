@@ -6,7 +6,7 @@ import pytest
 from fabricated import Training, visible
 from support import blobs, cell, train, trainer
 
-from pipeline.evaluator import Evaluator, Outcome
+from pipeline.runs.evaluator import Evaluator, Outcome
 
 DATASET = blobs()
 
@@ -14,7 +14,7 @@ DATASET = blobs()
 @pytest.fixture
 def training(monkeypatch):
     fabricated = Training(damage=lambda cell: 0.1)
-    monkeypatch.setattr("pipeline.evaluator.train", fabricated)
+    monkeypatch.setattr("pipeline.runs.evaluator.train", fabricated)
     return fabricated
 
 

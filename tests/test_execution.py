@@ -5,13 +5,13 @@ import pytest
 import torch
 from support import CPU, InProcess, assert_identical, blobs, cell, train, trainer
 
-from pipeline import execution
-from pipeline.errors import UserError
-from pipeline.gradients import backend, chain_gradients, loop_gradients, replica_gradients, vmap_gradients
-from pipeline.models import MODELS
-from pipeline.plan import replica_bytes
-from pipeline.precision import kernels_chosen
-from pipeline.simulation import run
+from pipeline.core.errors import UserError
+from pipeline.runs import execution
+from pipeline.runs.plan import replica_bytes
+from pipeline.simulator.gradients import backend, chain_gradients, loop_gradients, replica_gradients, vmap_gradients
+from pipeline.simulator.loop import run
+from pipeline.simulator.models import MODELS
+from pipeline.simulator.precision import kernels_chosen
 
 DATASET = blobs()
 

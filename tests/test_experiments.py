@@ -6,8 +6,8 @@ from itertools import product
 import pytest
 from support import ROOT
 
-from pipeline.params import load, override
-from pipeline.published import read_published
+from pipeline.report.published import read_published
+from pipeline.runs.params import load, override
 
 FOLDERS = sorted(path.parent for path in (ROOT / "experiments").glob("*/params.yaml"))
 SEARCHES = {"breakdown_digits": "breakdown", "stealth_digits": "stealth", "worst_digits": "worst"}

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from pipeline.files import content_hash, file_hash, read_json, replacing, root, write_json, write_text
+from pipeline.core.files import content_hash, file_hash, read_json, replacing, root, write_json, write_text
 
 
 def test_a_new_file_appears_whole(tmp_path):

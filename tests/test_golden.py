@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from levels import LEVELS, OTHER_LIBRARIES
 
-from pipeline.environment import environment
+from pipeline.core.environment import environment
 
 HERE = Path(__file__).parent
 GOLDENS = HERE / "goldens.json"

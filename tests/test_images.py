@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.data import Data, prepare
-from pipeline.dataset import Dataset, load
-from pipeline.errors import UserError
-from pipeline.images import SOURCES
-from pipeline.registry import parse
+from pipeline.core.component import parse
+from pipeline.core.errors import UserError
+from pipeline.data.dataset import Dataset, load
+from pipeline.data.prepare import Data, prepare
+from pipeline.data.sources import SOURCES
 
 FIELDS = {
     "name": "synthetic",

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pipeline.intervals import holm, mean_of_all, p_greater, t_half_width
+from pipeline.report.intervals import holm, mean_of_all, p_greater, t_half_width
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import torch
 from support import CPU, assert_identical, blobs, cell, train
 
 from pipeline.attacks import ATTACKS
-from pipeline.errors import UserError
-from pipeline.gradients import BACKENDS, loop_gradients, vmap_gradients
-from pipeline.local import LOCAL_UPDATES, LocalSGD, clipped, with_momentum
-from pipeline.metrics import STEP_METRICS
-from pipeline.program import build
-from pipeline.simulation import step
+from pipeline.core.errors import UserError
+from pipeline.simulator.gradients import BACKENDS, loop_gradients, vmap_gradients
+from pipeline.simulator.local import LOCAL_UPDATES, LocalSGD, clipped, with_momentum
+from pipeline.simulator.loop import step
+from pipeline.simulator.metrics import STEP_METRICS
+from pipeline.simulator.program import build
 
 DATASET = blobs()
 LOCAL = {"name": "local_sgd", "steps": 3, "learning_rate": 0.2}

@@ -131,7 +131,7 @@ def test_the_module_runs_and_prints_no_traceback(here):
 
 STAGE = """
 import time
-from pipeline.watchdog import stop_with_dvc
+from pipeline.runs.watchdog import stop_with_dvc
 stop_with_dvc()
 print("started", flush=True)
 time.sleep(60)

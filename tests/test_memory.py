@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipeline import memory
+from pipeline.runs import memory
 
 GB = 10**9
 

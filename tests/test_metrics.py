@@ -6,10 +6,11 @@ import pytest
 import torch
 from support import blobs, cell, train
 
-from pipeline import metrics
-from pipeline.dataset import Split
-from pipeline.gradients import loop_gradients
-from pipeline.metrics import (
+from pipeline.data.dataset import Split
+from pipeline.data.partitions import PARTITIONS, Shares
+from pipeline.simulator import metrics
+from pipeline.simulator.gradients import loop_gradients
+from pipeline.simulator.metrics import (
     EVALUATION_METRICS,
     FINAL_METRICS,
     STEP_METRICS,
@@ -18,8 +19,7 @@ from pipeline.metrics import (
     evaluate,
     local_gradients,
 )
-from pipeline.models import MODELS
-from pipeline.partition import PARTITIONS, Shares
+from pipeline.simulator.models import MODELS
 
 DATASET = blobs(sizes=(30, 23, 17))
 NETWORK = MODELS.parse({"name": "mlp", "hidden": [4]}, "").network(DATASET.shape, DATASET.classes)

@@ -9,8 +9,8 @@ import torch
 from oracles import unequal_vectors
 from torch import nn
 
-from pipeline.errors import UserError
-from pipeline.models import MODELS, Network
+from pipeline.core.errors import UserError
+from pipeline.simulator.models import MODELS, Network
 
 CLASSES = 10
 DENSE = {"logistic": MODELS["logistic"](), "mlp": MODELS["mlp"](hidden=(32, 5))}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from oracles import unequal_vectors
 
-from pipeline import kernels
-from pipeline.order import (
+from pipeline.core import kernels
+from pipeline.core.order import (
     deviation_over_workers,
     mean_around_median,
     mean_around_trimmed_mean,

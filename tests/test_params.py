@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from support import REMOVED, ROOT, raw_parameters
 
-from pipeline.errors import UserError
-from pipeline.params import Params, load, override, validate
-from pipeline.registry import Component, Schema
+from pipeline.core.component import Component, Schema
+from pipeline.core.errors import UserError
+from pipeline.runs.params import Params, load, override, validate
 
 PARAMS = ROOT / "params.yaml"
 
@@ -123,7 +123,7 @@ def test_a_defence_must_tolerate_the_workers_that_reach_it():
 
 
 def test_the_tolerance_is_that_of_the_transformed_workers(monkeypatch):
-    from pipeline.preaggregators import PREAGGREGATORS
+    from pipeline.defences.preaggregators import PREAGGREGATORS
 
     monkeypatch.setattr(PREAGGREGATORS["nnm"], "transforms", lambda self, n, f: (n // 2, f))
     assert faults(raw_parameters()) == [

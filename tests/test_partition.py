@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy import stats
 
-from pipeline.errors import UserError
-from pipeline.partition import PARTITIONS, Shares, _draw_class, label_histogram, minibatch
-from pipeline.rng import Stream
+from pipeline.core.errors import UserError
+from pipeline.core.rng import Stream
+from pipeline.data.partitions import PARTITIONS, Shares, _draw_class, label_histogram, minibatch
 
 PARTITION = {
     "iid": PARTITIONS["iid"](),

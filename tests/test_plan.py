@@ -3,9 +3,9 @@
 import pytest
 from support import blobs, cell, parameters
 
-from pipeline.metrics import STEP_METRICS
-from pipeline.models import MODELS
-from pipeline.plan import Planned, activations, batches, grid_row, planned, replica_bytes
+from pipeline.runs.plan import Planned, activations, batches, grid_row, planned, replica_bytes
+from pipeline.simulator.metrics import STEP_METRICS
+from pipeline.simulator.models import MODELS
 
 DATASET = blobs()
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 from support import ROOT, assert_identical, blobs, cell, parameters, train, trainer, write_dataset
 
-from pipeline import execution
-from pipeline.environment import environment
-from pipeline.errors import UserError
-from pipeline.pool import Pool, Task
+from pipeline.core.environment import environment
+from pipeline.core.errors import UserError
+from pipeline.runs import execution
+from pipeline.runs.pool import Pool, Task
 
 DATASET = blobs()
 CELLS = [cell("alie", defence, seed=seed) for defence in ("krum", "median") for seed in range(3)]
@@ -194,7 +194,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from support import blobs, cell, trainer
-from pipeline import execution
+from pipeline.runs import execution
 
 def watch(positions):
     return lambda steps, _: print("told", flush=True)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from oracles import hardest_kappa, unequal_vectors
 
-from pipeline.aggregators import AGGREGATORS
-from pipeline.errors import UserError
-from pipeline.preaggregators import PREAGGREGATORS
-from pipeline.rng import Stream
+from pipeline.core.errors import UserError
+from pipeline.core.rng import Stream
+from pipeline.defences.aggregators import AGGREGATORS
+from pipeline.defences.preaggregators import PREAGGREGATORS
 
 DEFAULTS = {name: PREAGGREGATORS[name]() for name in PREAGGREGATORS.names}
 MAPS = {

@@ -3,7 +3,7 @@
 import io
 import sys
 
-from pipeline.progress import progress
+from pipeline.runs.progress import progress
 
 
 def on_a_terminal(monkeypatch) -> io.StringIO:

@@ -5,8 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.published import beside, read_published
+from pipeline.core.errors import UserError
+from pipeline.report.published import beside, read_published
 
 HEADING = "attack,defence,partition,mean,sd,unit,source\n"
 ROWS = (

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import AfterValidator, Field, ValidationError
 
-from pipeline.aggregators import Aggregator
-from pipeline.errors import UserError, nearest
-from pipeline.registry import Component, Registry, Schema, parse
+from pipeline.core.component import Component, Registry, Schema, parse
+from pipeline.core.errors import UserError, nearest
+from pipeline.defences.aggregators import Aggregator
 
 TOYS: Registry[Component] = Registry("toy")
 

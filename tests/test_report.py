@@ -11,10 +11,11 @@ from analysable import GRID, outputs, results, undrawn
 from matplotlib.patches import Rectangle
 from support import blobs, parameters, train, write_dataset
 
-from pipeline import figures, report, store
-from pipeline.errors import UserError
-from pipeline.files import read_json, write_json
-from pipeline.plan import grid_row
+from pipeline.core.errors import UserError
+from pipeline.core.files import read_json, write_json
+from pipeline.report import figures, report
+from pipeline.runs import store
+from pipeline.runs.plan import grid_row
 
 PARAMS = parameters(GRID)
 TABLES = ("cells", "comparison", "curves", "trials", "confirmation", "literature_and_found", "transfer")

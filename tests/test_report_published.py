@@ -8,9 +8,9 @@ import pytest
 from analysable import GRID, outputs, results, undrawn
 from support import parameters
 
-from pipeline import report
-from pipeline.errors import UserError
-from pipeline.files import write_text
+from pipeline.core.errors import UserError
+from pipeline.core.files import write_text
+from pipeline.report import report
 
 SMALL_GRID = {**GRID, "search.studies": [], "grid.defences": ["mean", "krum"]}
 CSV = "tables/published.csv"

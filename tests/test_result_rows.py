@@ -5,7 +5,7 @@ import shutil
 import pytest
 from results_by_hand import changed, commit, committed_project, counts, git, replace, run, write_project, write_results
 
-from pipeline.files import write_json
+from pipeline.core.files import write_json
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from pipeline.rng import Stream, numpy_stream, stream_seed, torch_stream
+from pipeline.core.rng import Stream, numpy_stream, stream_seed, torch_stream
 
 PURPOSES = ["partition", "minibatches", "initial weights", "", "1", "partition ", "Partition"]
 STREAMS = [torch_stream, numpy_stream]

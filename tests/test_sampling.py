@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from pipeline.rng import Stream
-from pipeline.sampling import byzantine_counts, put, subset, take
+from pipeline.core.rng import Stream
+from pipeline.simulator.sampling import byzantine_counts, put, subset, take
 
 STREAM = Stream.of(range(200), "rounds")
 

@@ -28,7 +28,7 @@ def two_peaks(cell) -> float:
 
 def searched(root, monkeypatch, training, study="ipm", **changes):
     """Run a study in ``root``; return its tables by name, the strength in a column of its own."""
-    monkeypatch.setattr("pipeline.evaluator.train", training)
+    monkeypatch.setattr("pipeline.runs.evaluator.train", training)
     write_dataset(root / "data" / "dataset.safetensors", blobs())
     search_study(root, parameters({**SETTINGS, **changes}), study)
     tables = {}

@@ -9,8 +9,8 @@ import pytest
 from fabricated import Training, hump
 from support import ROOT, blobs, parameters, write_dataset
 
-from pipeline.errors import UserError
-from pipeline.search import bench
+from benchmarks import samplers as bench
+from pipeline.core.errors import UserError
 
 PEAKS = {"median": 0.5, "krum": 30.0}
 SETTINGS = {
@@ -32,7 +32,7 @@ def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("root")
     write_dataset(folder / "data" / "dataset.safetensors", blobs())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.evaluator.train", Training(damage))
+        patch.setattr("pipeline.runs.evaluator.train", Training(damage))
         patch.setattr(bench, "SAMPLER_SEEDS", 4)
         bench.truth(folder, PARAMS, 101)
         bench.samplers(folder, PARAMS)
@@ -55,7 +55,7 @@ def test_the_truth_is_the_whole_grid_on_five_seeds(root):
 def test_a_finer_grid_holds_the_coarser_one(monkeypatch, tmp_path):
     write_dataset(tmp_path / "data" / "dataset.safetensors", blobs())
     training = Training(damage)
-    monkeypatch.setattr("pipeline.evaluator.train", training)
+    monkeypatch.setattr("pipeline.runs.evaluator.train", training)
     bench.truth(tmp_path, PARAMS, 26)
     before = len(training.trained)
     bench.truth(tmp_path, PARAMS, 51)

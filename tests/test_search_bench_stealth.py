@@ -8,8 +8,8 @@ import pytest
 from fabricated import Training, hump, visible
 from support import ROOT, blobs, parameters, write_dataset
 
-from pipeline.params import load
-from pipeline.search import bench_stealth
+from benchmarks import stealth as bench_stealth
+from pipeline.runs.params import load
 
 PARAMS = parameters(
     {
@@ -32,7 +32,7 @@ def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("root")
     write_dataset(folder / "data" / "dataset.safetensors", blobs())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.evaluator.train", Training(damage))
+        patch.setattr("pipeline.runs.evaluator.train", Training(damage))
         patch.setattr(bench_stealth, "SAMPLER_SEEDS", 3)
         bench_stealth.truth(folder, PARAMS, 21)
         bench_stealth.samplers(folder, PARAMS)

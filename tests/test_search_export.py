@@ -10,8 +10,8 @@ from support import parameters
 from test_search import SETTINGS, searched
 from test_search_modes import BREAKDOWN, STEALTH, WORST
 
-from pipeline.search_export import draw, export
-from pipeline.search_results import read_study
+from pipeline.report.search_export import draw, export
+from pipeline.report.search_results import read_study
 
 BOTH_SIDES = {"studies.alie": {"mode": "strength", "attacks": ["alie"]}, "threat": WORST["threat"]}
 STUDIES = {"ipm": {}, "alie": BOTH_SIDES, "worst": WORST, "hidden": STEALTH, "curve": BREAKDOWN}

@@ -8,10 +8,10 @@ import pytest
 from matplotlib.patches import Rectangle
 from searched import DEFENCES, HIGH, studies, study
 
-from pipeline import figures, search_figures
-from pipeline.search_figures import Axis
-from pipeline.search_report import Frame, at_limit, sections
-from pipeline.search_tables import search_tables
+from pipeline.report import figures, search_figures
+from pipeline.report.search_figures import Axis
+from pipeline.report.search_report import Frame, at_limit, sections
+from pipeline.report.search_tables import search_tables
 
 SETTING = figures.Setting(chance=0.1, confidence=0.95, steps=6)
 STYLES = figures.line_styles(DEFENCES)

@@ -8,8 +8,8 @@ from fabricated import Training, hump
 from support import parameters
 from test_search import SETTINGS, searched
 
-from pipeline.errors import UserError
-from pipeline.search_results import COLUMNS, read_study
+from pipeline.core.errors import UserError
+from pipeline.report.search_results import COLUMNS, read_study
 
 SMALL = {**SETTINGS, "search.trials": 9}
 

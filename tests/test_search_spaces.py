@@ -7,11 +7,11 @@ from support import CPU, assert_identical, blobs, cell, parameters, raw_paramete
 from pipeline.attacks import ATTACKS, Choice, Range, TunableAttack, VectorAttack
 from pipeline.attacks.base import scheduled
 from pipeline.attacks.space import values_of
-from pipeline.errors import UserError
-from pipeline.gradients import vmap_gradients
-from pipeline.params import validate
-from pipeline.program import build
+from pipeline.core.errors import UserError
+from pipeline.runs.params import validate
 from pipeline.search.study import Study
+from pipeline.simulator.gradients import vmap_gradients
+from pipeline.simulator.program import build
 
 SEARCHED = [name for name in ATTACKS.names if issubclass(ATTACKS[name], VectorAttack)]
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from searched import DEFENCES, FRESH_SEEDS, studies, study
 
-from pipeline.search_tables import non_dominated, search_files, search_tables
+from pipeline.report.search_tables import non_dominated, search_files, search_tables
 
 T_4 = 2.776445  # Student's t, 97.5 %, 4 degrees of freedom, from a printed table
 

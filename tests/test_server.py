@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pipeline.errors import UserError
-from pipeline.server import SCHEDULES, update
+from pipeline.core.errors import UserError
+from pipeline.simulator.server import SCHEDULES, update
 
 
 def factors(value, steps):

@@ -10,15 +10,15 @@ import torch
 from support import CPU, assert_identical, blobs, cell, parameters, train
 from torch.nn.functional import cross_entropy
 
-from pipeline import simulation
 from pipeline.attacks import DataAttack
-from pipeline.gradients import chain_gradients, loop_gradients
-from pipeline.metrics import EVALUATION_METRICS, STEP_METRICS
-from pipeline.partition import minibatch
-from pipeline.plan import grid_row
-from pipeline.program import build
-from pipeline.rng import Stream
-from pipeline.simulation import step
+from pipeline.core.rng import Stream
+from pipeline.data.partitions import minibatch
+from pipeline.runs.plan import grid_row
+from pipeline.simulator import loop as simulation
+from pipeline.simulator.gradients import chain_gradients, loop_gradients
+from pipeline.simulator.loop import step
+from pipeline.simulator.metrics import EVALUATION_METRICS, STEP_METRICS
+from pipeline.simulator.program import build
 
 DATASET = blobs()
 DEFENCES = ["mean", "median", "trimmed_mean", "krum", "geometric_median", "nnm_trimmed_mean"]

@@ -5,11 +5,11 @@ import torch
 from support import CPU, assert_identical, blobs, cell, parameters, train
 
 from pipeline.attacks import ATTACKS
-from pipeline.errors import UserError
-from pipeline.gradients import vmap_gradients
-from pipeline.partition import PARTITIONS
-from pipeline.preaggregators import PREAGGREGATORS
-from pipeline.program import build
+from pipeline.core.errors import UserError
+from pipeline.data.partitions import PARTITIONS
+from pipeline.defences.preaggregators import PREAGGREGATORS
+from pipeline.simulator.gradients import vmap_gradients
+from pipeline.simulator.program import build
 
 DATASET = blobs(sizes=(140, 30, 20))
 NEEDED = {

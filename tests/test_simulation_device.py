@@ -8,9 +8,9 @@ from support import cell
 from test_simulation import ATTACKS, DEFENCES, program_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.metrics import STEP_METRICS
-from pipeline.rng import Stream
-from pipeline.simulation import step
+from pipeline.core.rng import Stream
+from pipeline.simulator.loop import step
+from pipeline.simulator.metrics import STEP_METRICS
 
 
 def to_meta(program):

@@ -6,8 +6,8 @@ import sys
 import pytest
 from support import ROOT
 
-from pipeline import sources
-from pipeline.sources import import_closure, imports_of, source_file, source_hash
+from pipeline.core import identity as sources
+from pipeline.core.identity import import_closure, imports_of, source_file, source_hash
 
 
 def really_imported(module: str) -> set[str]:
@@ -17,16 +17,18 @@ def really_imported(module: str) -> set[str]:
 
 
 def test_the_closure_holds_what_python_imports_but_for_the_families_a_package_finds():
-    found = [file.stem for family in ("aggregators", "attacks") for file in (ROOT / "pipeline" / family).glob("*.py")]
-    families = {*found, "diameter"} - {"__init__", "base", "space"}  # diameter: only a family imports it
-    expected = {name for name in really_imported("pipeline.simulation") if name.rsplit(".", 1)[-1] not in families}
-    assert set(import_closure(["pipeline.simulation"])) == expected
+    folders = [ROOT / "pipeline" / family for family in ("defences/aggregators", "attacks")]
+    found = [file.stem for folder in folders for file in folder.glob("*.py")]
+    only_families_import = {"diameter", "weiszfeld"}
+    families = {*found, *only_families_import} - {"__init__", "base", "space"}
+    expected = {name for name in really_imported("pipeline.simulator.loop") if name.rsplit(".", 1)[-1] not in families}
+    assert set(import_closure(["pipeline.simulator.loop"])) == expected
 
 
 def test_a_rule_brings_the_rules_it_builds_on():
-    closure = import_closure(["pipeline.aggregators.subsets"])
-    assert {"pipeline.aggregators.base", "pipeline.diameter", "pipeline.vectors"} <= set(closure)
-    assert "pipeline.aggregators.distance" not in closure
+    closure = import_closure(["pipeline.defences.aggregators.subsets"])
+    assert {"pipeline.defences.aggregators.base", "pipeline.defences.diameter", "pipeline.core.vectors"} <= set(closure)
+    assert "pipeline.defences.aggregators.distance" not in closure
 
 
 @pytest.fixture

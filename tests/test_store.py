@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from support import blobs, parameters, train
 
-from pipeline import store
-from pipeline.errors import UserError
-from pipeline.metrics import EVALUATION_METRICS, STEP_METRICS
-from pipeline.plan import grid_row
+from pipeline.core.errors import UserError
+from pipeline.runs import store
+from pipeline.runs.plan import grid_row
+from pipeline.simulator.metrics import EVALUATION_METRICS, STEP_METRICS
 
 GRID = {"grid.defences": ["mean", "krum"], "grid.partitions": ["iid"], "grid.seeds": [0, 1]}
 CELLS = grid_row(parameters(GRID), "sign_flip")

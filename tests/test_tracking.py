@@ -12,10 +12,10 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from tracked import children, ids, names, runs
 
-from pipeline.errors import UserError
-from pipeline.tracking import Tracker
-from pipeline.tracking_runs import EXPERIMENTS
-from pipeline.tracking_store import uri
+from pipeline.core.errors import UserError
+from pipeline.tracking.runs import EXPERIMENTS
+from pipeline.tracking.store import uri
+from pipeline.tracking.tracker import Tracker
 
 PROJECT = Path(__file__).parents[1]
 pytestmark = pytest.mark.usefixtures("no_mlflow_environment")
@@ -273,7 +273,7 @@ PUBLISH = """
     from pathlib import Path
     sys.path.insert(0, sys.argv[1])
     import made_up
-    from pipeline.tracking import Tracker
+    from pipeline.tracking.tracker import Tracker
     root, attack = Path(sys.argv[2]), sys.argv[3]
     tracker = Tracker(root, made_up.params(), made_up.DATA_HASH)
     records = made_up.row(made_up.params(), attack)

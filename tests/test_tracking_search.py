@@ -10,9 +10,9 @@ from mlflow.entities import ViewType
 from searched import LOW, study
 from tracked import ids, names, runs
 
-from pipeline.tracking import Tracker
-from pipeline.tracking_runs import EXPERIMENTS, VIEW
-from pipeline.tracking_store import uri
+from pipeline.tracking.runs import EXPERIMENTS, VIEW
+from pipeline.tracking.store import uri
+from pipeline.tracking.tracker import Tracker
 
 
 def test_a_study_is_a_run_and_a_child_for_every_trial(root, tracker):

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 from support import parameters
 
-from pipeline.plan import grid_row
-from pipeline.train import _watcher
+from pipeline.runs.plan import grid_row
+from pipeline.runs.train import _watcher
 
 
 class Bar:

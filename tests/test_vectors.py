@@ -7,8 +7,8 @@ import pytest
 import torch
 from oracles import unequal_vectors
 
-from pipeline import kernels
-from pipeline.vectors import (
+from pipeline.core import kernels
+from pipeline.core.vectors import (
     distances_to_others,
     gram_around_median,
     lowest,

@@ -3,8 +3,8 @@
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from pipeline.tracking_runs import EXPERIMENTS
-from pipeline.tracking_store import uri
+from pipeline.tracking.runs import EXPERIMENTS
+from pipeline.tracking.store import uri
 
 
 def runs(root, stage="train", view=ViewType.ACTIVE_ONLY):

@@ -2,7 +2,7 @@
 
 from pipeline.attacks.base import Attack, AttackContext, Crafted, DataAttack, TunableAttack, VectorAttack
 from pipeline.attacks.space import Choice, Range, Space
-from pipeline.registry import Registry
+from pipeline.core.component import Registry
 
 ATTACKS: Registry[Attack] = Registry("attack")
 ATTACKS.import_families(__name__, __path__)

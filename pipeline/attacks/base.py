@@ -10,11 +10,11 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.attacks.space import Choice, Range, Space, Value, narrowed
-from pipeline.errors import UserError
-from pipeline.order import mean_over_workers
-from pipeline.registry import Component
-from pipeline.rng import Stream
-from pipeline.vectors import norms
+from pipeline.core.component import Component
+from pipeline.core.errors import UserError
+from pipeline.core.order import mean_over_workers
+from pipeline.core.rng import Stream
+from pipeline.core.vectors import norms
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from torch import Tensor
 from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Range, Space, TunableAttack, VectorAttack
 from pipeline.attacks.base import normalised, repeat_for_each
 from pipeline.attacks.omniscient import ALittleIsEnough
-from pipeline.order import mean_over_workers
-from pipeline.vectors import mix, sum_over_columns
+from pipeline.core.order import mean_over_workers
+from pipeline.core.vectors import mix, sum_over_columns
 
 
 class Mimicry(NamedTuple):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.attacks import ATTACKS, AttackContext, Crafted, TunableAttack, VectorAttack
 from pipeline.attacks.base import draw_for_each
-from pipeline.rng import Stream
+from pipeline.core.rng import Stream
 
 
 @ATTACKS.register

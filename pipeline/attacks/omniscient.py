@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Space, TunableAttack
 from pipeline.attacks.base import draw_for_each, repeat_for_each
-from pipeline.order import deviation_over_workers, mean_over_workers
-from pipeline.rng import Stream
+from pipeline.core.order import deviation_over_workers, mean_over_workers
+from pipeline.core.rng import Stream
 
 
 @ATTACKS.register

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Space, TunableAttack, VectorAttack
 from pipeline.attacks.omniscient import ALittleIsEnough, InnerProductManipulation
-from pipeline.order import mean_over_workers
-from pipeline.vectors import sum_over_columns
+from pipeline.core.order import mean_over_workers
+from pipeline.core.vectors import sum_over_columns
 
 COARSE, FINE, ROUNDS = 15, 8, 2  # strengths of the first round; of every refinement; refinements
 NUMBERS_AT_ONCE = 2**24  # of the received vectors under all the candidates that the defence is shown in one call

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from pipeline.errors import UserError
-from pipeline.registry import Component, allowed, parse
+from pipeline.core.component import Component, allowed, parse
+from pipeline.core.errors import UserError
 
 Value = bool | int | float | str
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.evaluator import Evaluator, Outcome, Split
+from pipeline.runs.evaluator import Evaluator, Outcome, Split
 from pipeline.search.study import Candidate, Study, Target
 
 

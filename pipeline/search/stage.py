@@ -12,11 +12,11 @@ from time import monotonic
 
 import pandas as pd
 
-from pipeline.evaluator import Evaluator
-from pipeline.execution import arithmetic, trainer
-from pipeline.files import file_hash, write_json, write_text
-from pipeline.params import Params
-from pipeline.paths import DATASET
+from pipeline.core.files import file_hash, write_json, write_text
+from pipeline.core.paths import DATASET
+from pipeline.runs.evaluator import Evaluator
+from pipeline.runs.execution import arithmetic, trainer
+from pipeline.runs.params import Params
 from pipeline.search.finalists import finalists
 from pipeline.search.measure import means, measure
 from pipeline.search.samplers import Asker, Direction, sampler

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import params as parameters
 from pipeline.attacks import Choice, Range, Space, TunableAttack, VectorAttack
 from pipeline.attacks.space import Value
-from pipeline.cell import Cell, Threat
-from pipeline.files import content_hash
-from pipeline.params import Params
-from pipeline.plan import planned
+from pipeline.core.files import content_hash
+from pipeline.runs import params as parameters
+from pipeline.runs.params import Params
+from pipeline.runs.plan import planned
+from pipeline.simulator.cell import Cell, Threat
 
 Parameters = dict[str, Value]
 

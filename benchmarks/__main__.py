@@ -1,0 +1,36 @@
+"""``python -m benchmarks``: how fast the simulator is, and how good the samplers are; see docs/performance.md."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks import command
+from pipeline.core.errors import UserError
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure speed and memory.")
+    parser.add_argument("--sections", type=lambda names: names.split(","), default=[], help="separated by commas; all")
+    parser.add_argument("--tiny", action="store_true", help="toy sizes: does everything run?")
+    parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU (default 1)")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the JSON files, one a device")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="print the tables of a file, measure nothing")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Measure, or show; return the exit code."""
+    arguments = _arguments()
+    try:
+        if arguments.show:
+            command.show(arguments.show)
+        else:
+            command.bench(arguments.sections, arguments.out, arguments.threads, arguments.tiny)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

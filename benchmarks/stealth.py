@@ -1,0 +1,169 @@
+"""How good the search of mode stealth is: the front that each sampler finds, against an exhaustive grid.
+
+``python -m benchmarks.stealth truth 81`` trains a logarithmic grid of 81 strengths for every variant,
+study and defence of ``experiments/stealth_digits``, and writes ``benchmarks/stealth_truth.csv``. ``python -m
+benchmarks.stealth samplers`` lets every sampler of the mode, and ``random`` beside them, search these tables
+instead of training, and writes ``benchmarks/stealth.json``.
+
+What an attacker has who must stay below a share of flagged vectors is the largest degradation found below that share.
+The regret is what a sampler's trials have less of it than the whole grid, the mean over all shares in [0, 1].
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.samplers import (
+    BUDGETS,
+    CONFIDENCE,
+    SAMPLER_SEEDS,
+    command_line,
+    mean_and_half_width,
+    points,
+    strengths,
+)
+from pipeline.attacks import Choice, Space
+from pipeline.attacks.space import Value
+from pipeline.core.files import file_hash, write_json, write_text
+from pipeline.core.paths import DATASET
+from pipeline.runs.evaluator import Evaluator
+from pipeline.runs.execution import trainer
+from pipeline.runs.params import Params
+from pipeline.runs.search_checks import SAMPLERS
+from pipeline.search.measure import measure
+from pipeline.search.samplers import Asker, sampler
+from pipeline.search.study import Candidate, Study
+
+PARAMS = Path("experiments/stealth_digits/params.yaml")
+TRUTH, RESULT = Path("benchmarks/stealth_truth.csv"), Path("benchmarks/stealth.json")
+NAMES = (*SAMPLERS["stealth"], "random")
+
+Outcome = tuple[float, float]  # degradation, share of flagged vectors
+Known = Mapping[tuple[str, float], Outcome]  # by variant and strength
+
+
+def truth(here: Path, params: Params, count: int) -> None:
+    """Train ``count`` strengths of every variant for every study, defence and seed; write the table."""
+    with trainer(here / DATASET, params.execution) as processes:
+        evaluator = Evaluator(here, processes, file_hash(here / DATASET))
+        tables = [_table(Study(params, name), evaluator, count) for name in params.search.studies]
+    write_text(here / TRUTH, pd.concat(tables).to_csv(index=False))
+
+
+def _table(study: Study, evaluator: Evaluator, count: int) -> pd.DataFrame:
+    """Return degradation and flagged share for every defence, variant, strength and seed of one study."""
+    ((attack, space),) = study.spaces.items()
+    candidates = [
+        Candidate(target, 0, "", attack, {**variant, "strength": strength})
+        for target in study.targets
+        for variant in _variants(space)
+        for strength in strengths(space, count)
+    ]
+    rows = measure(study, candidates, "validation", evaluator, f"truth {study.name}")
+    tried = [json.loads(parameters) for parameters in rows["parameters"]]
+    rows = rows.assign(
+        study=study.name, variant=[_name(one) for one in tried], strength=[one["strength"] for one in tried]
+    )
+    return rows[["study", "defence", "variant", "strength", "seed", "degradation", "flagged"]]
+
+
+def _variants(space: Space) -> list[dict[str, Value]]:
+    """Return all combinations of what is chosen beside the strength."""
+    choices = {name: entry.values for name, entry in space.items() if isinstance(entry, Choice)}
+    return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
+
+
+def _name(parameters: Mapping[str, Value]) -> str:
+    """Return parameters without the strength, as JSON."""
+    return json.dumps({name: value for name, value in parameters.items() if name != "strength"}, sort_keys=True)
+
+
+def samplers(here: Path, params: Params) -> None:
+    """Let every sampler search the tables of the truth; write the regret of each at every budget."""
+    rows = pd.read_csv(here / TRUTH)
+    runs = [
+        run
+        for name in params.search.studies
+        for defence in params.search.defences
+        for proposes in NAMES
+        for run in _runs(Study(params, name), rows[(rows["study"] == name) & (rows["defence"] == defence)], proposes)
+    ]
+    write_json(here / RESULT, _summary(pd.DataFrame(runs), rows))
+
+
+def _runs(study: Study, rows: pd.DataFrame, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the regret of one sampler on one table, for every seed of the sampler and every budget."""
+    means = rows.groupby(["variant", "strength"])[["degradation", "flagged"]].mean()
+    known = dict(zip(means.index, means.itertuples(index=False, name=None), strict=True))
+    best = attainable(list(known.values()))
+    for seed in range(SAMPLER_SEEDS):
+        tried = _tried(study, known, name, seed)
+        for budget in BUDGETS:
+            regret = best - attainable(tried[:budget])
+            yield {"sampler": name, "seed": seed, "trials": budget, "regret": regret}
+
+
+def attainable(outcomes: Sequence[Outcome]) -> float:
+    """Return the largest degradation found below a share of flagged vectors, the mean over all shares in [0, 1].
+
+    Where nothing is found below a share, or nothing that hurts, the attacker leaves it: 0.
+
+    Example:
+        >>> attainable([(0.2, 0.0), (0.6, 0.75), (0.4, 0.9)])
+        0.3
+    """
+    degradation, flagged = np.array(sorted(outcomes, key=lambda outcome: outcome[1])).T
+    best = np.maximum.accumulate(degradation.clip(min=0))
+    return float(best @ np.diff([*flagged, 1.0]))
+
+
+def _tried(study: Study, known: Known, name: str, seed: int) -> list[Outcome]:
+    """Return what the proposals of a sampler would have cost, answered by the nearest strength of the grid."""
+    search, (byzantine,) = study.params.search, study.threats
+    proposes = sampler(name, seed, search.batch, search.batch)
+    asker = Asker(study.spaces, study.startup(byzantine), proposes, ["maximize", "minimize"])
+    tried = []
+    for _ in range(0, max(BUDGETS), search.batch):
+        for trial, proposal in asker.ask(search.batch).items():
+            outcome = known[_nearest(known, proposal.parameters)]
+            asker.tell(trial, outcome)
+            tried.append(outcome)
+    return tried
+
+
+def _nearest(known: Known, parameters: Mapping[str, Any]) -> tuple[str, float]:
+    """Return the key of the same variant whose strength is nearest, on a logarithmic scale."""
+    variant, strength = _name(parameters), float(parameters["strength"])
+    return min((key for key in known if key[0] == variant), key=lambda key: abs(np.log(key[1] / strength)))
+
+
+def _summary(runs: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the regret of every sampler and budget: mean over the tables, interval over the sampler's seeds."""
+    return {
+        "strengths": int(rows.groupby(["study", "variant"])["strength"].nunique().max()),
+        "tables": int(rows.groupby(["study", "defence"]).ngroups),
+        "seeds": sorted(int(seed) for seed in rows["seed"].unique()),
+        "sampler_seeds": SAMPLER_SEEDS,
+        "confidence": CONFIDENCE,
+        "samplers": [
+            {"sampler": name, "trials": trials, **mean_and_half_width(of_sampler, "regret")}
+            for (name, trials), of_sampler in runs.groupby(["sampler", "trials"])
+        ],
+    }
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """Return the regrets as a Markdown table, in points of accuracy, the least first."""
+    rows = sorted(result["samplers"], key=lambda row: (row["trials"], row["regret"]))
+    lines = [f"| {row['trials']} | {row['sampler']} | {points(row, 'regret')} |" for row in rows]
+    return "\n".join(["| trials | sampler | regret (points) |", "|---|---|---|", *lines])
+
+
+if __name__ == "__main__":
+    command_line(sys.argv[1:], PARAMS, truth, samplers)

@@ -1,0 +1,181 @@
+"""Named, typed, frozen components: the objects that a name in params.yaml stands for."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError, model_validator
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
+
+from pipeline.core.errors import UserError, nearest
+
+
+class Schema(BaseModel):
+    """A frozen parameter schema: strict types, no unknown key, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
+
+    def content(self) -> dict[str, Any]:
+        """Return the validated values with their defaults resolved, as JSON types."""
+        return self.model_dump(mode="json")
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a validated copy with some fields changed."""
+        return type(self).model_validate({**dict(self), **changes})
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_unknown_keys(cls, value: Any, validate: Callable[[Any], Self]) -> Self:
+        """Report unknown keys, with the nearest valid one, beside every other fault of this mapping."""
+        faults = _unknown_keys(value, list(cls.model_fields)) if isinstance(value, Mapping) else []
+        try:
+            parsed = validate(value)
+        except ValidationError as error:
+            faults += [InitErrorDetails(type=_custom(e), loc=e["loc"], input=e["input"]) for e in error.errors()]
+        if faults:
+            raise ValidationError.from_exception_data(cls.__name__, faults)
+        return parsed
+
+
+def _unknown_keys(value: Mapping[str, Any], valid: list[str]) -> list[InitErrorDetails]:
+    return [
+        InitErrorDetails(type=_fault("unknown_key", f"unknown key; {allowed(key, valid)}"), loc=(key,), input=found)
+        for key, found in value.items()
+        if key not in valid
+    ]
+
+
+def _fault(kind: str, message: str, context: dict[str, Any] | None = None) -> PydanticCustomError:
+    return PydanticCustomError(kind, message, context)
+
+
+def _custom(error: ErrorDetails) -> PydanticCustomError:
+    return _fault(error["type"], error["msg"], error.get("ctx"))
+
+
+def allowed(value: object, valid: Iterable[str]) -> str:
+    """Return ``one of 'a', 'b' - did you mean 'a'?``."""
+    names = list(valid)
+    return f"one of {', '.join(map(repr, names))}{nearest(value, names)}"
+
+
+class Component(Schema):
+    """One algorithm: fields are its parameters, class attributes its metadata, methods its mathematics.
+
+    A subclass declares ``name: Literal["..."] = "..."``, the name that params.yaml uses.
+    """
+
+    name: str
+    formula: ClassVar[str] = ""
+    reference: ClassVar[str] = ""
+
+
+C = TypeVar("C", bound=Component)
+
+
+class Registry(Generic[C]):
+    """A mapping from names to the component classes of one kind (aggregation rules, attacks, ...).
+
+    As an annotation, ``Annotated[Aggregator, AGGREGATORS]`` is a field that holds any registered rule, chosen by
+    its ``name``.
+
+    Example:
+        >>> from typing import Literal
+        >>> TOYS: Registry[Component] = Registry("toy")
+        >>> @TOYS.register
+        ... class Ball(Component):
+        ...     name: Literal["ball"] = "ball"
+        ...     size: int = 1
+        >>> TOYS.parse({"name": "ball", "size": 3}, "toys.mine")
+        Ball(name='ball', size=3)
+        >>> TOYS.parse({"name": "bal"}, "toys.mine")
+        Traceback (most recent call last):
+        pipeline.core.errors.UserError: toys.mine.name = 'bal': unknown name; one of 'ball' - did you mean 'ball'?
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._classes: dict[str, type[C]] = {}
+
+    def register(self, cls: type[C]) -> type[C]:
+        """File ``cls`` under its ``name``; a class decorator.
+
+        Raises:
+            TypeError: The class lacks a method that every component of this kind must define.
+            ValueError: The name is taken.
+        """
+        (name,) = get_args(cls.model_fields["name"].annotation)
+        if missing := sorted(cls.__abstractmethods__):
+            raise TypeError(f"the {self.kind} {name!r} ({cls.__name__}) must define {', '.join(missing)}")
+        if name in self._classes:
+            raise ValueError(f"two classes for the {self.kind} {name!r}: {self._classes[name]} and {cls}")
+        self._classes[name] = cls
+        return cls
+
+    @property
+    def names(self) -> list[str]:
+        """The registered names, sorted."""
+        return sorted(self._classes)
+
+    def __getitem__(self, name: str) -> type[C]:
+        return self._classes[name]
+
+    def parse(self, value: Any, path: str) -> C:
+        """Return the validated object for the mapping ``{"name": ..., ...}`` that stands at ``path``.
+
+        Raises:
+            UserError: Lists every fault with its path, its value and what would be allowed.
+        """
+        parsed: C = parse(Annotated[Component, self], value, path)
+        return parsed
+
+    def import_families(self, package: str, path: Iterable[str]) -> None:
+        """Import every module of ``package``, so that a rule in a new file is found without being listed."""
+        for module in pkgutil.iter_modules(path):
+            importlib.import_module(f"{package}.{module.name}")
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        choices = {name: handler.generate_schema(cls) for name, cls in sorted(self._classes.items())}
+        return core_schema.tagged_union_schema(choices, discriminator=_name_of)
+
+
+def _name_of(value: Any) -> str:
+    name = value.get("name", "") if isinstance(value, Mapping) else getattr(value, "name", "")
+    return str(name)
+
+
+def parse(annotation: Any, value: Any, path: str) -> Any:
+    """Validate ``value`` against a type annotation.
+
+    Raises:
+        UserError: Lists every fault, a line each: ``path = value: what is wrong; what is allowed``.
+    """
+    try:
+        return TypeAdapter(annotation).validate_python(value)
+    except ValidationError as error:
+        raise UserError("\n".join(_explain(fault, value, path) for fault in error.errors())) from None
+
+
+def _explain(fault: ErrorDetails, raw: Any, path: str) -> str:
+    where = ".".join([path, *_keys(fault["loc"], raw)]).strip(".")
+    if fault["type"] == "missing":
+        return f"{where}: missing"
+    if fault["type"] != "union_tag_invalid":
+        message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+        return f"{where} = {fault['input']!r}: {message}"
+    name, valid = fault["ctx"]["tag"], fault["ctx"]["expected_tags"].replace("'", "").split(", ")
+    if not name:
+        return f"{where} = {fault['input']!r}: should be a mapping with a name; {allowed(name, valid)}"
+    return f"{where}.name = {name!r}: unknown name; {allowed(name, valid)}"
+
+
+def _keys(location: tuple[int | str, ...], raw: Any) -> list[str]:
+    """Return the keys of ``location`` that stand in params.yaml; pydantic puts the chosen names between them."""
+    keys: list[str] = []
+    for position, key in enumerate(location):
+        if isinstance(raw, Mapping) and key not in raw and position < len(location) - 1:
+            continue
+        keys.append(str(key))
+        raw = raw.get(key) if isinstance(raw, Mapping) else raw[int(key)] if isinstance(raw, list) else None
+    return keys

@@ -1,0 +1,1 @@
+"""Where data come from, how they are prepared, and who holds which samples."""

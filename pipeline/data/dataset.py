@@ -1,0 +1,94 @@
+"""The checked file of normalised train, validation and test tensors that training reads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pipeline.core.errors import UserError
+from pipeline.core.files import replacing
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Normalised images [N, C, H, W], float32 in the file, and their labels [N] int64."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Split":
+        """Return the split on a device, with images of another type where one is given."""
+        return Split(self.inputs.to(device, dtype or self.inputs.dtype), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three disjoint splits of one source, and the number of its classes."""
+
+    train: Split
+    validation: Split
+    test: Split
+    classes: int
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Dataset":
+        """Return the data set on a device, with images of another type where one is given."""
+        train, validation, test = (split.to(device, dtype) for split in (self.train, self.validation, self.test))
+        return Dataset(train, validation, test, self.classes)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of one image."""
+        _, channels, height, width = self.train.inputs.shape
+        return channels, height, width
+
+
+def load(path: Path) -> Dataset:
+    """Return the data set that ``pipeline.data.prepare.prepare`` wrote.
+
+    Raises:
+        UserError: The file is missing, damaged or something else.
+    """
+    with readable(path, "prepare"), safe_open(path, framework="pt") as file:
+        classes = int((file.metadata() or {})["classes"])
+        splits = {split: (file.get_tensor(f"{split}_inputs"), file.get_tensor(f"{split}_labels")) for split in SPLITS}
+        shape = tuple(splits["train"][0].shape[1:])
+        for inputs, labels in splits.values():
+            check(inputs, labels, torch.float32, shape, classes)
+    return Dataset(**{split: Split(*tensors) for split, tensors in splits.items()}, classes=classes)
+
+
+def check(images: Tensor, labels: Tensor, dtype: torch.dtype, shape: tuple[int, ...], classes: int) -> None:
+    """Raise ValueError unless images [N, C, H, W] and labels [N] fit together and lie in their ranges."""
+    if images.dtype != dtype or images.dim() != 4 or tuple(images.shape[1:]) != shape:
+        raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, not {dtype} [N, C, H, W] with {shape}")
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1] or len(labels) == 0:
+        raise ValueError(f"labels are {labels.dtype} {tuple(labels.shape)} for {len(images)} images")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels run from {int(labels.min())} to {int(labels.max())}, outside 0 to {classes - 1}")
+    if not images.isfinite().all():
+        raise ValueError("a pixel is NaN or infinite")
+
+
+@contextmanager
+def readable(path: Path, stage: str) -> Iterator[Path]:
+    """Turn every fault of the file at ``path`` into the advice to repeat the stage that writes it."""
+    try:
+        yield path
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `dvc repro {stage}`") from None
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: truncated, damaged or another file ({error}); rerun `dvc repro {stage}`") from None
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file atomically; equal tensors give equal bytes."""
+    with replacing(path) as temporary:
+        # save_file would make the file unreadable for everyone but its owner.
+        temporary.write_bytes(save(tensors, metadata))

@@ -1,0 +1,1 @@
+"""Aggregation rules, pre-aggregations, and their composition."""

@@ -1,9 +1,0 @@
-"""Sources of labelled images. Every module of this package registers its sources by being imported."""
-
-from pipeline.images.base import Format, Source
-from pipeline.registry import Registry
-
-SOURCES: Registry[Source] = Registry("data source")
-SOURCES.import_families(__name__, __path__)
-
-__all__ = ["SOURCES", "Format", "Source"]

@@ -1,0 +1,72 @@
+"""How the partitions of the grid differ: who holds which classes, and how far the honest gradients lie apart."""
+
+import math
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline.data.dataset import Dataset
+from pipeline.data.partitions import Shares, label_histogram
+from pipeline.report.intervals import mean_of_all, t_half_width
+from pipeline.runs.params import Params
+from pipeline.simulator.gradients import backend
+from pipeline.simulator.metrics import dissimilarity, local_gradients
+from pipeline.simulator.program import DTYPES
+
+
+def label_counts(params: Params, dataset: Dataset) -> dict[str, Tensor]:
+    """Return, for each partition of the grid, how many samples of each class every worker holds, ``[n, classes]``.
+
+    The shares are those of the grid's first seed; honest workers come first.
+    """
+    seed, train = params.grid.seeds[0], dataset.train
+    return {
+        name: label_histogram(train.labels, _shares(params, train.labels, name, seed), dataset.classes)
+        for name in params.grid.partitions
+    }
+
+
+def partitions_table(params: Params, dataset: Dataset, device: torch.device) -> pd.DataFrame:
+    """Return one row a partition of the grid: how much the gradients of the honest workers differ before training.
+
+    G and B are the square roots of the two numbers of :class:`pipeline.simulator.metrics.Dissimilarity`, at the initial
+    parameters of each seed and over all samples of a worker: their means over the seeds, with half widths.
+    """
+    rows = pd.DataFrame(
+        [
+            _measured(params, dataset, name, seed, device)
+            for name in params.grid.partitions
+            for seed in params.grid.seeds
+        ]
+    )
+    half_width = partial(t_half_width, confidence=params.analysis.confidence)
+    table: pd.DataFrame = rows.groupby("partition", sort=False).agg(
+        seeds=("seed", "count"),
+        G=("G", mean_of_all),
+        G_half_width=("G", half_width),
+        B=("B", mean_of_all),
+        B_half_width=("B", half_width),
+    )
+    return table.reset_index()
+
+
+def _measured(params: Params, dataset: Dataset, partition: str, seed: int, device: torch.device) -> dict[str, Any]:
+    shares, h = _shares(params, dataset.train.labels, partition, seed), params.threat.honest
+    network = params.model.network(dataset.shape, dataset.classes)
+    dtype, gradients = DTYPES[params.training.precision], backend("auto", params.model, device)
+    start, honest = network.initial(seed, dtype).to(device), Shares(shares.samples[:h], shares.sizes[:h])
+    measured = dissimilarity(local_gradients(gradients, network, start, dataset.train.to(device, dtype), honest))
+    return {
+        "partition": partition,
+        "seed": seed,
+        "G": math.sqrt(measured.g_squared),
+        "B": math.sqrt(measured.b_squared),
+    }
+
+
+def _shares(params: Params, labels: Tensor, partition: str, seed: int) -> Shares:
+    threat = params.threat
+    return params.partitions[partition].shares(labels, threat.workers, threat.byzantine, seed)

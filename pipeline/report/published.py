@@ -1,0 +1,86 @@
+"""Published results beside ours: one row for each (attack, defence, partition) of a table that a paper printed."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core.component import allowed
+from pipeline.core.errors import UserError
+from pipeline.report.analysis import GROUP
+
+NUMBERS = ["mean", "sd"]
+COLUMNS = [*GROUP, *NUMBERS, "unit", "source"]
+UNITS = {"percent": 0.01, "fraction": 1.0}
+
+
+def read_published(path: Path) -> pd.DataFrame:
+    """Read published test accuracies.
+
+    Args:
+        path: A CSV file with the columns attack, defence and partition (names in params.yaml), mean and sd over the
+            authors' runs (sd may be empty), unit (percent or fraction) and source.
+
+    Returns:
+        ``GROUP``, ``published`` and ``published_sd`` (fractions, the latter NaN where none is given), ``source``.
+
+    Raises:
+        UserError: The file is missing, holds other columns, no number, an unknown unit or a row twice.
+    """
+    try:
+        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise UserError(f"analysis.published = {str(path)!r}: no such file") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"analysis.published = {str(path)!r}: no CSV file ({error})") from None
+    fault = _fault(rows)
+    if fault:
+        raise UserError(f"{path}: {fault}")
+    scale = rows["unit"].map(UNITS)
+    numbers = {"published": _numbers(rows["mean"]) * scale, "published_sd": _numbers(rows["sd"]) * scale}
+    return rows[GROUP].assign(**numbers, source=rows["source"])
+
+
+def _fault(rows: pd.DataFrame) -> str | None:
+    """Return what is wrong with the first faulty row, counted from 1 without the heading."""
+    if list(rows.columns) != COLUMNS:
+        return f"the columns should be {', '.join(COLUMNS)}, not {', '.join(rows.columns)}"
+    faults = {
+        "a name is empty": (rows[GROUP] == "").any(axis=1),
+        "this attack, defence and partition stood there before": rows.duplicated(GROUP),
+        f"the unit should be {allowed('', UNITS)}": ~rows["unit"].isin(list(UNITS)),
+        "the mean is no number": _numbers(rows["mean"]).isna(),
+        "the sd is no number": _numbers(rows["sd"]).isna() & (rows["sd"] != ""),
+    }
+    found = [f"row {int(np.argmax(where)) + 1}: {fault}" for fault, where in faults.items() if where.any()]
+    return found[0] if found else None
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    numbers: pd.Series = pd.to_numeric(column, errors="coerce")
+    return numbers.where(np.isfinite(numbers))
+
+
+def beside(published: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """Return published accuracies with ours beside them.
+
+    Args:
+        published: Of :func:`read_published`.
+        compared: Of :func:`pipeline.report.analysis.comparison`.
+
+    Returns:
+        A row for each published one, in order: ``GROUP``, ``published``, ``published_sd``, ``ours``,
+        ``ours_half_width``, ``difference`` (ours minus published) and ``source``; NaN where we have not trained it.
+
+    Example:
+        >>> names = {"attack": ["alie"], "defence": ["krum"], "partition": ["iid"]}
+        >>> theirs = pd.DataFrame({**names, "published": [0.5], "published_sd": [0.1], "source": ["table 1"]})
+        >>> ours = pd.DataFrame({**names, "accuracy": [0.75], "accuracy_half_width": [0.02]})
+        >>> float(beside(theirs, ours)["difference"].iloc[0])
+        0.25
+    """
+    measured = compared[[*GROUP, "accuracy", "accuracy_half_width"]]
+    measured = measured.rename(columns={"accuracy": "ours", "accuracy_half_width": "ours_half_width"})
+    both = published.merge(measured, how="left", on=GROUP)
+    both["difference"] = both["ours"] - both["published"]
+    return both[[*GROUP, "published", "published_sd", "ours", "ours_half_width", "difference", "source"]]

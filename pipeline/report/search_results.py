@@ -1,0 +1,80 @@
+"""The files of a study, read back."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.core.errors import UserError
+from pipeline.core.files import file_hash, read_json
+from pipeline.runs.params import Params
+from pipeline.search.study import Study
+
+MEASURED = ["seed", "clean_accuracy", "attacked_accuracy", "degradation", "diverged", "flagged"]
+COLUMNS = {
+    "trials": ["defence", "byzantine", "trial", "origin", "attack", "parameters", *MEASURED],
+    "confirmation": ["defence", "byzantine", "candidate", "trial", "attack", "parameters", *MEASURED],
+    "transfer": ["from_defence", "to_defence", "byzantine", "trial", "attack", "parameters", *MEASURED],
+}
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study left behind.
+
+    Attributes:
+        name: Its name in params.yaml.
+        description: ``study.json``: ``key``, ``mode``, ``attacks``, ``partition``, ``content`` (the search section,
+            with the study's sampler), ``spaces`` (attack -> parameter -> ``low``, ``high``, ``log`` or
+            ``choices``), ``literature`` (attack -> list of parameters, the default first, at the threat of
+            params.yaml), ``absent`` (``defence``, ``byzantine``, ``reason``), ``stopped_after`` (trials),
+            ``files`` (table -> sha256 of its file).
+        trials: A row a (defence, byzantine, trial, seed), on validation data.
+        confirmation: A row a (defence, byzantine, candidate, seed), on test data and fresh seeds.
+        transfer: A row a (from_defence, to_defence, seed), on the confirmation's seeds; None where none was made.
+    """
+
+    name: str
+    description: dict[str, Any]
+    trials: pd.DataFrame
+    confirmation: pd.DataFrame
+    transfer: pd.DataFrame | None
+
+
+def read_study(root: Path, params: Params, name: str) -> StudyResult:
+    """Read one study; ``parameters`` columns stay JSON text.
+
+    Raises:
+        UserError: The study is missing, broken, or was made with other parameters.
+    """
+    folder, again = root / "results" / "search" / name, f"run `dvc repro search@{name}`"
+    study = Study(params, name)
+    with_transfer = study.mode == "strength" and params.search.transfer
+    titles = [title for title in COLUMNS if title != "transfer" or with_transfer]
+    try:
+        description: dict[str, Any] = read_json(folder / "study.json")
+        tables = {title: _read(folder, title, description["files"][title]) for title in titles}
+        made_with = {key: value for key, value in description.items() if key not in ("key", "stopped_after", "files")}
+    except FileNotFoundError:
+        raise UserError(f"{folder}: no such result; {again}") from None
+    except (OSError, AttributeError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{folder}: not a whole result ({error}); {again}") from None
+    if made_with != _as_json(study.description()):
+        raise UserError(f"{folder}: searched with other parameters than params.yaml states; {again}")
+    return StudyResult(name, description, tables["trials"], tables["confirmation"], tables.get("transfer"))
+
+
+def _read(folder: Path, title: str, written: str) -> pd.DataFrame:
+    if file_hash(folder / f"{title}.csv") != written:
+        raise ValueError(f"{title}.csv is not as it was written")
+    table = pd.read_csv(folder / f"{title}.csv", dtype={"flagged": float})
+    if list(table.columns) != COLUMNS[title]:
+        raise ValueError(f"{title}.csv has other columns")
+    return table
+
+
+def _as_json(value: Any) -> Any:
+    """Return ``value`` as it comes back from a JSON file: tuples as lists."""
+    return json.loads(json.dumps(value))

@@ -1,0 +1,251 @@
+"""From search studies to tables: pure functions, with Student-t intervals and paired tests over seeds.
+
+Degradations are fractions: the clean accuracy of the same defence and seed minus the attacked one. Candidates of one
+defence share their seeds, so every difference is paired. ``byzantine`` is b, in mode breakdown also the tolerated f.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.report.intervals import holm, mean_of_all, p_greater, t_half_width
+from pipeline.report.search_results import StudyResult
+
+CELL = ["study", "mode", "defence", "byzantine"]
+WHAT = ["attack", "parameters", "strength"]
+EFFECT = ["degradation", "degradation_half_width"]
+LITERATURE, FOUND = "literature", "found"
+
+
+@dataclass(frozen=True)
+class SearchTables:
+    """What the searches found.
+
+    Attributes:
+        trials: Of :func:`trials_table`.
+        confirmed: Of :func:`confirmation_table`.
+        compared: Of :func:`literature_and_found`.
+        at_threat: The rows of ``compared`` with the threat's number of attackers, of the modes strength and worst.
+        worst: For the candidates ``literature`` and ``found``, what hurts each defence most: :func:`worst_confirmed`.
+        front: Of :func:`pareto_front`; empty where no study has the mode stealth.
+        breakdown: Of :func:`breakdown_curves`; empty where no study has the mode breakdown.
+        transfer: Of :func:`transfer_table`; empty where no strength was transferred.
+    """
+
+    trials: pd.DataFrame
+    confirmed: pd.DataFrame
+    compared: pd.DataFrame
+    at_threat: pd.DataFrame
+    worst: dict[str, pd.DataFrame]
+    front: pd.DataFrame
+    breakdown: pd.DataFrame
+    transfer: pd.DataFrame
+
+
+def search_tables(
+    studies: Sequence[StudyResult], defences: Sequence[str], byzantine: int, confidence: float
+) -> SearchTables:
+    """Return all tables of at least one study; intervals at ``confidence``, tests at level 1 - ``confidence``.
+
+    Args:
+        studies: All studies: the test is adjusted over all of them.
+        defences: The order of the rows.
+        byzantine: b of the threat.
+        confidence: In (0, 1).
+    """
+    studies = [in_order(study, defences) for study in studies]
+    trials, confirmed = trials_table(studies, confidence), confirmation_table(studies, confidence)
+    compared = literature_and_found(studies, confirmed, confidence)
+    at_b = at_threat(confirmed, byzantine)
+    return SearchTables(
+        trials,
+        confirmed,
+        compared,
+        at_threat(compared, byzantine).reset_index(drop=True),
+        {candidate: worst_confirmed(at_b, candidate) for candidate in (LITERATURE, FOUND)},
+        pareto_front(trials, confirmed),
+        breakdown_curves(confirmed),
+        transfer_table(studies, confidence),
+    )
+
+
+def search_files(tables: SearchTables) -> dict[str, pd.DataFrame]:
+    """Return the tables that are not empty, by the name of their file."""
+    named = {
+        "trials": tables.trials,
+        "confirmation": tables.confirmed,
+        "literature_and_found": tables.compared,
+        "pareto": tables.front,
+        "breakdown": tables.breakdown,
+        "transfer": tables.transfer,
+    }
+    return {name: table for name, table in named.items() if not table.empty}
+
+
+def in_order(study: StudyResult, defences: Sequence[str]) -> StudyResult:
+    """Return ``study`` with the rows of its tables by number of attackers, then by defence in the order given."""
+    place = {defence: position for position, defence in enumerate(defences)}
+
+    def ordered(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+        keys = pd.DataFrame({name: table[name].map(place) if name != "byzantine" else table[name] for name in names})
+        return table.loc[keys.sort_values(list(names), kind="stable").index]
+
+    transfer = None if study.transfer is None else ordered(study.transfer, ["from_defence", "to_defence"])
+    own = ["byzantine", "defence"]
+    return replace(
+        study, trials=ordered(study.trials, own), confirmation=ordered(study.confirmation, own), transfer=transfer
+    )
+
+
+def trials_table(studies: Sequence[StudyResult], confidence: float) -> pd.DataFrame:
+    """Return one row a (study, defence, byzantine, trial), measured on validation data."""
+    rows = pd.concat([_named(study, study.trials) for study in studies], ignore_index=True)
+    return _over_seeds(rows, [*CELL, "trial", "origin", *WHAT], confidence)
+
+
+def confirmation_table(studies: Sequence[StudyResult], confidence: float) -> pd.DataFrame:
+    """Return one row a (study, defence, byzantine, candidate), measured on test data and fresh seeds."""
+    rows = pd.concat([_named(study, study.confirmation) for study in studies], ignore_index=True)
+    return _over_seeds(rows, [*CELL, "candidate", "trial", *WHAT], confidence)
+
+
+def _named(study: StudyResult, table: pd.DataFrame) -> pd.DataFrame:
+    strength = [json.loads(parameters).get("strength", math.nan) for parameters in table["parameters"]]
+    return table.assign(study=study.name, mode=study.description["mode"], strength=strength)
+
+
+def _over_seeds(rows: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
+    half_width = partial(t_half_width, confidence=confidence)
+    measured: pd.DataFrame = rows.groupby(keys, sort=False, dropna=False).agg(
+        seeds=("seed", "count"),
+        diverged=("diverged", "sum"),
+        clean=("clean_accuracy", mean_of_all),
+        accuracy=("attacked_accuracy", mean_of_all),
+        accuracy_half_width=("attacked_accuracy", half_width),
+        degradation=("degradation", mean_of_all),
+        degradation_half_width=("degradation", half_width),
+        flagged=("flagged", mean_of_all),
+        flagged_half_width=("flagged", half_width),
+    )
+    return measured.reset_index()
+
+
+def literature_and_found(studies: Sequence[StudyResult], confirmed: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Return one row a (study, defence, byzantine > 0) for which an attack was found.
+
+    ``difference`` is the degradation of the found attack minus that of the literature's, paired by seed, with its
+    t-interval. ``p`` is the one-sided paired t-test's, ``p_adjusted`` Holm's over all rows, ``significant`` whether the
+    latter is at most 1 - ``confidence``. What the literature lacks is NaN, and ``significant`` False.
+    """
+    both = _side(confirmed, LITERATURE).merge(_side(confirmed, FOUND), how="right", on=CELL)
+    differences = [row for study in studies for row in _differences(study, confidence)]
+    paired = pd.DataFrame(differences, columns=[*CELL, "difference", "difference_half_width", "p"])
+    table = both.merge(paired, on=CELL)
+    table["p_adjusted"] = holm(table["p"])
+    table["significant"] = table["p_adjusted"] <= 1 - confidence
+    return table
+
+
+def _side(confirmed: pd.DataFrame, candidate: str) -> pd.DataFrame:
+    rows = confirmed[(confirmed["candidate"] == candidate) & (confirmed["byzantine"] > 0)]
+    columns = [*WHAT, *EFFECT, "accuracy", "accuracy_half_width"]
+    return rows[[*CELL, *columns]].rename(columns={column: f"{candidate}_{column}" for column in columns})
+
+
+def _differences(study: StudyResult, confidence: float) -> Iterator[dict[str, Any]]:
+    for (defence, byzantine), rows in study.confirmation.groupby(["defence", "byzantine"], sort=False):
+        by_seed = rows.pivot(index="seed", columns="candidate", values="degradation")
+        if FOUND in by_seed:
+            difference = by_seed[FOUND] - by_seed.get(LITERATURE, math.nan)
+            yield {
+                "study": study.name,
+                "mode": study.description["mode"],
+                "defence": defence,
+                "byzantine": byzantine,
+                "difference": mean_of_all(difference),
+                "difference_half_width": t_half_width(difference, confidence),
+                "p": p_greater(difference),
+            }
+
+
+def at_threat(table: pd.DataFrame, byzantine: int) -> pd.DataFrame:
+    """Return the rows that one table may compare across studies: the threat's b, one objective."""
+    return table[(table["byzantine"] == byzantine) & table["mode"].isin(["strength", "worst"])]
+
+
+def worst_confirmed(confirmed: pd.DataFrame, candidate: str) -> pd.DataFrame:
+    """Return, for each defence, the row of the study whose ``candidate`` degrades it most on test data."""
+    rows = confirmed[confirmed["candidate"] == candidate]
+    return rows.loc[rows.groupby("defence", sort=False)["degradation"].idxmax()].reset_index(drop=True)
+
+
+def pareto_front(trials: pd.DataFrame, confirmed: pd.DataFrame) -> pd.DataFrame:
+    """Return the trials of mode stealth that no other trial of their defence beats, by rising share flagged.
+
+    Beside the validation values stand those on test data and fresh seeds (``confirmed_...``), NaN for a trial that was
+    not rerun.
+    """
+    stealth = trials[trials["mode"] == "stealth"]
+    fronts = [rows[non_dominated(rows)].sort_values("flagged") for _, rows in stealth.groupby(CELL, sort=False)]
+    front = pd.concat([stealth.iloc[:0], *fronts])[[*CELL, "trial", "origin", *WHAT, "flagged", *EFFECT]]
+    rerun = confirmed[confirmed["candidate"].str.startswith("front_")]
+    measured = ["flagged", "flagged_half_width", *EFFECT]
+    rerun = rerun[[*CELL, "trial", "candidate", *measured]]
+    rerun = rerun.rename(columns={column: f"confirmed_{column}" for column in measured})
+    return front.merge(rerun, how="left", on=[*CELL, "trial"])
+
+
+def non_dominated(rows: pd.DataFrame) -> np.ndarray:
+    """Return which rows no other row dominates: not less degradation, not more flagged, and better in one of them.
+
+    Example:
+        >>> table = pd.DataFrame({"degradation": [0.5, 0.4, 0.4, 0.6], "flagged": [0.2, 0.1, 0.3, 0.9]})
+        >>> non_dominated(table).tolist()
+        [True, True, False, True]
+    """
+    gained, shown = rows["degradation"].to_numpy(), rows["flagged"].to_numpy()
+    as_good = (gained >= gained[:, None]) & (shown <= shown[:, None])
+    better = (gained > gained[:, None]) | (shown < shown[:, None])
+    dominated: np.ndarray = np.any(as_good & better, axis=1)
+    return ~dominated
+
+
+def breakdown_curves(confirmed: pd.DataFrame) -> pd.DataFrame:
+    """Return the degradation against f of the literature's and of the found attack, of mode breakdown."""
+    rows = confirmed[(confirmed["mode"] == "breakdown") & confirmed["candidate"].isin([LITERATURE, FOUND])]
+    return rows[[*CELL, "candidate", *WHAT, "seeds", "diverged", "accuracy", *EFFECT]].reset_index(drop=True)
+
+
+def transfer_table(studies: Sequence[StudyResult], confidence: float) -> pd.DataFrame:
+    """Return one row a (study, from_defence, to_defence): what a strength found for one defence does to another.
+
+    ``own`` is the degradation of ``to_defence`` under the strength found for itself, and ``lost`` = own - degradation,
+    paired by seed, with its t-interval. On the diagonal ``lost`` is 0.
+    """
+    columns = ["study", "from_defence", "to_defence", "seeds", *EFFECT, "own", "lost", "lost_half_width"]
+    moved = [(study.name, study.transfer) for study in studies if study.transfer is not None]
+    return pd.DataFrame([row for name, table in moved for row in _moved(name, table, confidence)], columns=columns)
+
+
+def _moved(name: str, transfer: pd.DataFrame, confidence: float) -> Iterator[dict[str, Any]]:
+    pairs = transfer.groupby(["from_defence", "to_defence"], sort=False)
+    effects = {pair: rows.set_index("seed")["degradation"] for pair, rows in pairs}
+    for (source, target), effect in effects.items():
+        lost = effects[target, target] - effect
+        yield {
+            "study": name,
+            "from_defence": source,
+            "to_defence": target,
+            "seeds": len(effect),
+            "degradation": mean_of_all(effect),
+            "degradation_half_width": t_half_width(effect, confidence),
+            "own": mean_of_all(effects[target, target]),
+            "lost": mean_of_all(lost),
+            "lost_half_width": t_half_width(lost, confidence),
+        }

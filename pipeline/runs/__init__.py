@@ -1,0 +1,1 @@
+"""From params.yaml to trained cells on disk: checks, plan, processes, store."""

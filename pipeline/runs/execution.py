@@ -1,0 +1,216 @@
+"""Where cells are trained, and in which batches."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from pipeline.core.environment import environment
+from pipeline.core.errors import UserError
+from pipeline.data.dataset import Dataset, load
+from pipeline.runs.memory import available
+from pipeline.runs.params import Execution
+from pipeline.runs.plan import TOGETHER, batches
+from pipeline.runs.pool import Pool, Task, cores
+from pipeline.simulator.cell import Cell
+from pipeline.simulator.gradients import backend, backend_name, chain_gradients, vmap_gradients
+from pipeline.simulator.loop import Result, Watch, run
+from pipeline.simulator.models import Model
+from pipeline.simulator.precision import keep_freed_memory, kernels_chosen
+from pipeline.simulator.program import build
+
+CPU_SHARE, GPU_SHARE = 0.25, 0.8  # of the available memory, where execution.memory_gb sets no limit
+
+
+def device(name: str) -> torch.device:
+    """Return the device that ``execution.device`` stands for.
+
+    Raises:
+        UserError: A GPU is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("execution.device = 'cuda': PyTorch sees no GPU here; 'auto' takes the CPU then")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def processes(wanted: int | Literal["auto"], on: torch.device) -> int:
+    """Return how many processes train: as many as wanted, or one for every core or GPU that may be used."""
+    if wanted != "auto":
+        return wanted
+    return torch.cuda.device_count() if on.type == "cuda" else cores()
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The processes of a stage, and what they train with.
+
+    Attributes:
+        pool: The processes.
+        dataset: Normalised data.
+        execution: Device, memory and gradient backend.
+        on: The device.
+    """
+
+    pool: Pool
+    dataset: Dataset
+    execution: Execution
+    on: torch.device
+
+
+@contextmanager
+def trainer(data: Path, execution: Execution, most: int | None = None) -> Iterator[Trainer]:
+    """Start the processes of a stage; they import what they need meanwhile, and end with the context.
+
+    Args:
+        data: The file of the data set, which the processes read themselves and share in memory.
+        execution: Device, number of processes, memory and gradient backend.
+        most: Cells that will be trained, where that is known; no more processes are started.
+
+    Raises:
+        UserError: The file is no data set, or there is no such device.
+    """
+    on, dataset = device(execution.device), load(data)
+    count = processes(execution.processes, on)
+    count = count if most is None else min(count, most)
+    environments = [{**environment(), **_one_gpu(number, on)} for number in range(count)]
+    with Pool(environments, _prepare, data, execution, on) as pool:
+        yield Trainer(pool, dataset, execution, on)
+
+
+def _one_gpu(number: int, on: torch.device) -> dict[str, str]:
+    """Return what lets a process see one GPU: the processes take turns."""
+    if on.type != "cuda":
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    return {"CUDA_VISIBLE_DEVICES": visible.split(",")[number % torch.cuda.device_count()].strip()}
+
+
+def arithmetic(model: Model, execution: Execution) -> dict[str, str]:
+    """Return what computes the cells of ``model``: the part of their identity that params.yaml does not hold."""
+    on = device(execution.device)
+    libraries = {"torch": torch.__version__, "numpy": np.__version__}
+    return {**libraries, "device": on.type, "gradients": backend_name(execution.gradients, model, on)}
+
+
+def train(
+    cells: Sequence[Cell], trainer: Trainer, watch: Callable[[list[int]], Watch], detect: bool = False
+) -> Iterator[tuple[list[int], list[Result]]]:
+    """Train ``cells`` in batches, as many at a time as there are processes.
+
+    A batch for which memory does not suffice is halved.
+
+    Args:
+        cells: In any order; equal defences side by side are applied at once.
+        trainer: What trains them.
+        watch: Given the positions of a batch's cells, returns what to call at each of its evaluations; no cell's
+            evaluation is told twice, even if a batch must be repeated.
+        detect: Measure what share of the Byzantine vectors a filter would flag.
+
+    Yields:
+        The positions in ``cells`` of a batch, with their results, as the batches end.
+
+    Raises:
+        UserError: Memory does not suffice for a single replica, or a process died twice over a batch.
+    """
+    told = [-1] * len(cells)
+
+    def task(positions: list[int]) -> Task:
+        arguments = ([cells[position] for position in positions], detect)
+        return Task(positions, _attempt, arguments, _once(told, positions, watch(positions)))
+
+    waiting = [task(positions) for positions in _planned(cells, trainer)]
+    for ended, results in trainer.pool.run(waiting):
+        if results is None:
+            waiting[:0] = map(task, _halves(ended.key, trainer.on))
+        else:
+            yield ended.key, results
+
+
+def _once(told: list[int], positions: list[int], watch: Watch) -> Watch:
+    """Return ``watch`` for what is new: ``told`` holds the last evaluation of each cell."""
+
+    def new(steps_done: int, metrics: dict[str, np.ndarray]) -> None:
+        if steps_done > told[positions[0]]:
+            for position in positions:
+                told[position] = steps_done
+            watch(steps_done, metrics)
+
+    return new
+
+
+def _planned(cells: Sequence[Cell], trainer: Trainer) -> Iterator[list[int]]:
+    if not cells:
+        return iter([])
+    together = len(cells) if trainer.on.type == "cuda" else TOGETHER
+    return batches(cells, trainer.dataset, memory(trainer), trainer.pool.size, together)
+
+
+def memory(trainer: Trainer) -> float:
+    """Return how many bytes a batch may take in each process: the limit, or a share of what is available now."""
+    pool, limit_gb = trainer.pool, trainer.execution.memory_gb
+    if limit_gb is not None:
+        return limit_gb * 1e9
+    if trainer.on.type != "cuda":
+        return CPU_SHARE * available() / pool.size
+    asked = [Task(None, _free_gpu_memory, (), lambda: None) for _ in range(pool.size)]
+    least: int = min(free for _, free in pool.run(asked))
+    return GPU_SHARE * least / ceil(pool.size / torch.cuda.device_count())
+
+
+def _halves(positions: list[int], on: torch.device) -> list[list[int]]:
+    if len(positions) == 1:
+        raise UserError(f"execution.device: the memory of {on} does not suffice for one replica of this model")
+    middle = len(positions) // 2
+    return [positions[:middle], positions[middle:]]
+
+
+# What follows runs in the processes.
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    dataset: Dataset
+    execution: Execution
+    on: torch.device
+
+
+def _prepare(data: Path, execution: Execution, on: torch.device) -> _Prepared:
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    return _Prepared(load(data), execution, on)
+
+
+def _attempt(here: _Prepared, cells: Sequence[Cell], detect: bool, watch: Watch) -> list[Result] | None:
+    """Return the results of a batch; None if memory does not suffice."""
+    try:
+        return _train_batch(cells, here.dataset, here.execution, here.on, watch, detect)
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+    torch.cuda.empty_cache()  # only outside the block above does the error no longer hold the memory
+    return None
+
+
+def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _free_gpu_memory(_: _Prepared, __: Watch) -> int:
+    """Return what other processes, and the tensors of this one, leave of its GPU's memory."""
+    kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return int(torch.cuda.mem_get_info()[0]) + kept
+
+
+def _train_batch(
+    cells: Sequence[Cell], dataset: Dataset, execution: Execution, on: torch.device, watch: Watch, detect: bool
+) -> list[Result]:
+    gradients = backend(execution.gradients, cells[0].model, on)
+    program = build(cells, dataset, gradients, on, detect)
+    with kernels_chosen(program.training, together=gradients in (chain_gradients, vmap_gradients)):
+        return run(program, watch)

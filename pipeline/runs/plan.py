@@ -1,0 +1,141 @@
+"""From parameters to cells, and from cells to batches that fit in memory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil, prod
+
+import torch
+
+from pipeline.attacks import Attack, TunableAttack
+from pipeline.data.dataset import Dataset
+from pipeline.runs.params import Params
+from pipeline.simulator.cell import Cell, Training
+from pipeline.simulator.metrics import STEP_METRICS
+from pipeline.simulator.models import Network, Shape
+
+COPIES = 12  # of [R, n, d] alive at once in the most demanding step
+ACTIVATION_COPIES = 2  # of the activations of all minibatches; measured with ResNet-20: 1
+HISTORY_COPIES = 3  # of the metrics of all steps: as they come, stacked, and as they are sent
+INDEX = 8  # bytes of a sample's number
+TOGETHER = 12  # replicas of a batch on a CPU: measured with the default row on two cores, 8 to 32
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell of the grid under the names that params.yaml gives its parts."""
+
+    attack: str
+    defence: str
+    partition: str
+    cell: Cell
+
+    @property
+    def folder(self) -> str:
+        """The name of the cell's folder inside its row."""
+        return f"{self.defence}.{self.partition}.seed{self.cell.seed}"
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """Attack, defence and partition: what all seeds have in common."""
+        return self.attack, self.defence, self.partition
+
+
+def grid_row(params: Params, attack: str) -> list[Planned]:
+    """Return the cells of one attack, equal defences side by side."""
+    grid = params.grid
+    return [
+        planned(params, attack, defence, partition, seed)
+        for defence in grid.defences
+        for partition in grid.partitions
+        for seed in grid.seeds
+    ]
+
+
+def planned(params: Params, attack: str, defence: str, partition: str, seed: int) -> Planned:
+    """Return the cell of one combination of names and a seed."""
+    cell = Cell(
+        model=params.model,
+        partition=params.partitions[partition],
+        threat=params.threat,
+        training=params.training,
+        defence=params.defences[defence],
+        attack=resolved(params, attack),
+        seed=seed,
+    )
+    return Planned(attack, defence, partition, cell)
+
+
+def resolved(params: Params, attack: str) -> Attack:
+    """Return the attack of that name with its default strength filled in."""
+    named = params.attacks[attack]
+    n, f = params.threat.received, params.threat.tolerated
+    return named.resolved(n, f) if isinstance(named, TunableAttack) else named
+
+
+def batches(
+    cells: Sequence[Cell], dataset: Dataset, memory: float, processes: int = 1, together: int = TOGETHER
+) -> Iterator[list[int]]:
+    """Yield the positions of the cells to train together: neighbours among those that can share a batch.
+
+    Batches are as large as the limits allow and about equally large, and their number is a multiple of that of the
+    processes where it can be, so that all processes have work to the end.
+
+    Args:
+        cells: In any order.
+        dataset: Says how large an image is.
+        memory: Bytes that a batch may take.
+        processes: How many batches are trained at a time.
+        together: The most replicas of a batch.
+    """
+    sharing: dict[str, list[int]] = {}
+    for position, cell in enumerate(cells):
+        sharing.setdefault(cell.shared, []).append(position)
+    for positions in sharing.values():
+        fitting = min(together, int(memory / replica_bytes(cells[positions[0]], dataset)))
+        rounds = ceil(len(cells) / (processes * max(1, fitting)))
+        yield from _cut(positions, ceil(len(cells) / (processes * rounds)))
+
+
+def _cut(positions: list[int], most: int) -> Iterator[list[int]]:
+    """Yield as few equally large pieces as ``most`` allows; where it does not come out even, some are larger by one."""
+    count = ceil(len(positions) / most)
+    borders = [len(positions) * number // count for number in range(count + 1)]
+    yield from (positions[start:end] for start, end in pairwise(borders))
+
+
+def replica_bytes(cell: Cell, dataset: Dataset) -> int:
+    """Return an estimate of the memory that one replica takes, in bytes."""
+    network, training = cell.model.network(dataset.shape, dataset.classes), cell.training
+    samples = cell.threat.workers * training.batch_size
+    drawn = samples * training.local_update.minibatches
+    held = len(dataset.train.labels)
+    numbers = (
+        COPIES * cell.threat.workers * network.size
+        + ACTIVATION_COPIES * samples * activations(network, dataset.shape)
+        + drawn * prod(dataset.shape)
+        + HISTORY_COPIES * training.steps * len(STEP_METRICS)
+    )
+    return INDEX * (drawn + held) + number_bytes(training) * numbers
+
+
+def number_bytes(training: Training) -> int:
+    """Return how many bytes one number of a replica takes."""
+    return 8 if training.precision == "float64" else 4
+
+
+def activations(network: Network, shape: Shape) -> int:
+    """Return how many numbers the layers of a network put out for one image of ``shape``, the image included.
+
+    Example:
+        >>> from pipeline.simulator.models import LogisticRegression
+        >>> activations(LogisticRegression().network((1, 8, 8), classes=10), (1, 8, 8))
+        138
+    """
+    counts = [prod(shape)]
+    layers = [layer for layer in network.module.modules() if not list(layer.children())]
+    hooks = [layer.register_forward_hook(lambda _, __, put_out: counts.append(put_out.numel())) for layer in layers]
+    network.module(torch.empty(1, *shape, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return sum(counts)

@@ -1,0 +1,1 @@
+"""R replicas of Byzantine distributed training as one batched program."""

@@ -1,0 +1,114 @@
+"""A cell: one training run, described completely by its validated parameters."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.attacks import ATTACKS, Attack, TunableAttack
+from pipeline.core.component import Component, Schema
+from pipeline.core.files import content_hash
+from pipeline.core.identity import source_hash
+from pipeline.data.augmentation import Augmentation
+from pipeline.data.partitions import PARTITIONS, Partition
+from pipeline.defences.defence import Defence
+from pipeline.simulator.local import LOCAL_UPDATES, LocalUpdate
+from pipeline.simulator.models import MODELS, Model
+from pipeline.simulator.server import SCHEDULES, Schedule
+
+COMPUTING = (
+    "pipeline.simulator.loop",
+    "pipeline.simulator.precision",
+    "pipeline.core.environment",
+)  # what every cell is computed by
+
+
+class Threat(Schema):
+    """How many workers there are, how many of them are Byzantine, and how many the defence is told to tolerate."""
+
+    workers: int = Field(ge=2, description="n, all workers")
+    byzantine: int = Field(ge=0, description="b, Byzantine workers present")
+    tolerated: int = Field(
+        ge=0, description="f, Byzantine workers the defence is told to tolerate, among those of a round"
+    )
+    sampled: int | None = Field(ge=2, description="workers that take part in a round, drawn anew; null: all")
+
+    @property
+    def honest(self) -> int:
+        """H = n - b."""
+        return self.workers - self.byzantine
+
+    @property
+    def received(self) -> int:
+        """How many vectors reach the server at each step."""
+        return self.workers if self.sampled is None else self.sampled
+
+    @model_validator(mode="after")
+    def _leave_two_honest(self) -> Self:
+        if self.received > self.workers:
+            raise ValueError(f"sampled = {self.sampled} is more than the {self.workers} workers")
+        if self.byzantine > self.received - 2:
+            raise ValueError(f"byzantine = {self.byzantine} can leave less than 2 of {self.received} workers honest")
+        return self
+
+
+class Training(Schema):
+    """Distributed SGD or local SGD, with momentum at the workers and at the server."""
+
+    steps: int = Field(ge=1, description="T")
+    batch_size: int = Field(ge=1, description="B, samples in a minibatch")
+    local_update: Annotated[LocalUpdate, LOCAL_UPDATES]
+    clip: float | None = Field(gt=0, description="norm at which a worker clips each minibatch gradient; null: never")
+    augment: Augmentation
+    learning_rate: float = Field(gt=0)
+    schedule: Annotated[Schedule, SCHEDULES]
+    momentum: float = Field(ge=0, lt=1, description="beta of the workers' m <- beta m + (1 - beta) g")
+    damped: bool = Field(description="false: m <- beta m + g")
+    server_momentum: float = Field(ge=0, lt=1, description="of the server's velocity")
+    weight_decay: float = Field(ge=0, description="L2 coefficient")
+    evaluate_every: int = Field(ge=1, description="steps between evaluations on validation data")
+    precision: Literal["float32", "float64"] = Field(description="type of data, parameters, vectors and metrics")
+    tf32: bool = Field(description="whether a GPU may round the factors of products to 10 bits")
+
+
+class Cell(Schema):
+    """Everything that determines one training run, apart from the data and the source code."""
+
+    model: Annotated[Model, MODELS]
+    partition: Annotated[Partition, PARTITIONS]
+    threat: Threat
+    training: Training
+    defence: Defence
+    attack: Annotated[Attack, ATTACKS]
+    seed: int = Field(ge=0)
+
+    @property
+    def components(self) -> Iterator[Component]:
+        """The named algorithms that this cell uses."""
+        yield from (self.model, self.partition, self.attack, self.training.schedule, self.training.local_update)
+        yield from (*self.defence.before, self.defence.rule)
+
+    @property
+    def strength(self) -> float:
+        """Theta; 1 for an attack that has none."""
+        strength = self.attack.strength if isinstance(self.attack, TunableAttack) else None
+        return 1.0 if strength is None else strength
+
+    def key(self, data_hash: str, arithmetic: Mapping[str, str]) -> str:
+        """Return the cell's identity: the hash of everything that determines the bytes of its result.
+
+        Args:
+            data_hash: Of the prepared data.
+            arithmetic: What computes: :func:`pipeline.runs.execution.arithmetic`.
+        """
+        modules = frozenset({*COMPUTING, *(type(component).__module__ for component in self.components)})
+        identity = {"cell": self.content(), "data": data_hash, "arithmetic": dict(arithmetic)}
+        return content_hash({**identity, "source": source_hash(modules)})
+
+    @property
+    def shared(self) -> str:
+        """What must be equal in one batch: all but defence, partition, seed, and the attack's strength and schedule."""
+        content = self.content()
+        for varying in ("strength", "start", "ramp"):
+            content["attack"].pop(varying, None)
+        return content_hash({name: content[name] for name in ("model", "threat", "training", "attack")})

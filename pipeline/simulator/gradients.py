@@ -1,0 +1,142 @@
+"""Every worker's gradient: by the chain rule, by ``vmap``, or by the obvious loop that proves both right.
+
+Which is the fastest depends on the network and on the device (docs/performance.md). The choice is a fixed rule, so that
+a result does not depend on a measurement. The gradient of a worker has the same bits whatever shares the call.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+from torch.nn.functional import cross_entropy, log_softmax
+
+from pipeline.core import elementary, kernels
+from pipeline.core.errors import UserError
+from pipeline.core.products import OrderedProducts, matmul
+from pipeline.core.vectors import sum_over_columns
+from pipeline.simulator.models import Model, Network
+
+Gradients = tuple[Tensor, Tensor]
+Backend = Callable[[Network, Tensor, Tensor, Tensor], Gradients]
+
+
+def chain_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Tensor) -> Gradients:
+    """Return the same as :func:`vmap_gradients` for linear layers with ReLU between them, by the chain rule.
+
+    s_0 = inputs, s_k = relu(s_(k-1) W_k^T + c_k); with D the derivative of the loss by a layer's output before ReLU,
+    dW_k = D^T s_(k-1), dc_k = sum D, and D W_k where s_(k-1) > 0 is the D of the layer below
+    """
+    replicas, workers, size = labels.shape
+    layers = network.linear_layers(params)
+    signals = [inputs.reshape(replicas, workers * size, -1)]
+    for position, (weight, bias) in enumerate(layers):
+        output = matmul(signals[-1], weight.mT) + bias[:, None]
+        signals.append(output if position == len(layers) - 1 else output.relu_())
+    logits = signals.pop().view(replicas, workers, size, -1)
+    entropies, derivative = cross_entropies(logits, labels)
+    derivative = derivative / size
+    parts: list[Tensor] = []
+    for (weight, _), signal in zip(reversed(layers), reversed(signals), strict=True):
+        of_weight = matmul(derivative.mT, signal.view(replicas, workers, size, -1))
+        of_bias = matmul(derivative.new_ones(1, size), derivative)
+        parts = [of_weight.flatten(2), of_bias.flatten(2), *parts]
+        if signal is not signals[0]:
+            below = matmul(derivative.flatten(1, 2), weight).masked_fill_(signal <= 0, 0.0)
+            derivative = below.view(replicas, workers, size, -1)
+    return torch.cat(parts, dim=-1), sum_over_columns(entropies) / size
+
+
+def cross_entropies(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cross-entropy of every sample (nats), and its derivative by the logits.
+
+    Args:
+        logits: ``[..., classes]``.
+        labels: ``[...]``.
+
+    Returns:
+        ``[...]`` and ``[..., classes]``.
+
+    Example:
+        >>> cross_entropies(torch.zeros(1, 2), torch.tensor([1]))
+        (tensor([0.6931]), tensor([[ 0.5000, -0.5000]]))
+    """
+    if kernels.apply_to(logits):
+        return elementary.cross_entropy(logits, labels)
+    logarithms, chosen = log_softmax(logits, dim=-1), labels[..., None]
+    is_label = chosen == torch.arange(logits.shape[-1], device=labels.device)
+    return -logarithms.gather(-1, chosen).squeeze(-1), logarithms.exp() - is_label.to(logits.dtype)
+
+
+def vmap_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Tensor) -> Gradients:
+    """Return the gradient and the loss of every worker of every replica, as one batched program.
+
+    Args:
+        network: The model.
+        params: ``[R, d]``.
+        inputs: ``[R, w, B, C, H, W]``.
+        labels: ``[R, w, B]``.
+
+    Returns:
+        Gradients ``[R, w, d]`` and losses ``[R, w]`` of the mean cross-entropy (nats) over each worker's batch.
+    """
+
+    def loss(params: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(network.forward(params, inputs), labels)
+
+    of_workers = vmap(grad_and_value(loss), in_dims=(None, 0, 0))
+    with OrderedProducts():
+        gradients, losses = vmap(of_workers)(params, inputs, labels)
+    return gradients, losses
+
+
+def replica_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Tensor) -> Gradients:
+    """Return the same as :func:`vmap_gradients`, one replica after the other."""
+    gradients, losses = _empty(network, params, labels)
+    for r in range(len(params)):
+        here = slice(r, r + 1)
+        gradients[here], losses[here] = vmap_gradients(network, params[here].clone(), inputs[here], labels[here])
+    return gradients, losses
+
+
+def loop_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Tensor) -> Gradients:
+    """Return the same as :func:`vmap_gradients`, one worker at a time by plain autograd: the reference."""
+    gradients, losses = _empty(network, params, labels)
+    for r in range(labels.shape[0]):
+        for w in range(labels.shape[1]):
+            leaf = params[r].detach().clone().requires_grad_()
+            loss = cross_entropy(network.forward(leaf, inputs[r, w]), labels[r, w])
+            (gradients[r, w],) = torch.autograd.grad(loss, leaf)
+            losses[r, w] = loss.detach()
+    return gradients, losses
+
+
+def _empty(network: Network, params: Tensor, labels: Tensor) -> Gradients:
+    """Return room for all gradients ``[R, w, d]`` and losses ``[R, w]``."""
+    return params.new_empty(*labels.shape[:2], network.size), params.new_empty(labels.shape[:2])
+
+
+BACKENDS: dict[str, Backend] = {
+    "chain": chain_gradients,
+    "vmap": vmap_gradients,
+    "replicas": replica_gradients,
+    "loop": loop_gradients,
+}
+
+
+def backend_name(name: str, model: Model, device: torch.device) -> str:
+    """Return the backend that ``execution.gradients`` stands for; "auto" is the fastest for this model and device."""
+    if name != "auto":
+        return name
+    return model.cpu_gradients if device.type == "cpu" else "vmap"
+
+
+def backend(name: str, model: Model, device: torch.device) -> Backend:
+    """Return the function of :func:`backend_name`.
+
+    Raises:
+        UserError: The chain rule is asked for, and the model is not made of linear layers and ReLU.
+    """
+    if name == "chain" and model.cpu_gradients != "chain":
+        raise UserError(f"execution.gradients = 'chain': needs a model of linear layers and ReLU, not {model.name!r}")
+    return BACKENDS[backend_name(name, model, device)]

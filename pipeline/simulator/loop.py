@@ -1,0 +1,112 @@
+"""The core: R replicas of Byzantine distributed training, step by step."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.core.vectors import sum_over_columns
+from pipeline.simulator.capture import stepper
+from pipeline.simulator.detection import flagged
+from pipeline.simulator.local import with_momentum
+from pipeline.simulator.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_METRICS, diagnostics, evaluate
+from pipeline.simulator.program import Program, State, at
+from pipeline.simulator.sampling import put, take
+from pipeline.simulator.server import update
+
+
+def step(program: Program, state: State, t: int | Tensor) -> tuple[State, Tensor]:
+    """Return the state after step t (a number, or a tensor ``[]``), and its diagnostics ``[metrics, R]``."""
+    training, (h, _) = program.training, program.counts(t)
+    present = program.present(t)  # [R, k], None: all
+    inputs, labels = program.batch(t, present)
+    vectors, losses = training.local_update.vectors(
+        program.gradients, program.network, state.params, inputs, labels
+    )  # [R, k, d], [R, k]
+    momentum = with_momentum(take(state.momentum, present), vectors, training.momentum, training.damped)
+    byzantine, attack = program.byzantine(momentum, state, t)  # [R, b, d]
+    honest = momentum[:, :h]
+    sent = torch.cat([honest, byzantine], dim=-2)  # [R, n, d]
+    direction, defences, weights = program.defend(sent, state.defences, program.server.fork(t))  # [R, d], ..., [R, n]
+    params, velocity = update(
+        state.params, state.velocity, direction, at(program.rates, t), training.weight_decay, training.server_momentum
+    )
+    measured = diagnostics(honest, losses[:, :h], direction, sum_over_columns(weights[:, h:]))
+    if program.detect:
+        measured = torch.cat([measured, flagged(sent, h)[None]])
+    return State(params, put(state.momentum, present, momentum), direction, velocity, attack, defences), measured
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one cell gave.
+
+    Attributes:
+        steps: ``STEP_METRICS``, each ``[T]``; with ``Program.detect`` also ``flagged``.
+        evaluated: Steps done at each evaluation, ``[E]``, from 0 to T.
+        evaluations: ``EVALUATION_METRICS``, each ``[E]``.
+        final: ``FINAL_METRICS``, one number each.
+    """
+
+    steps: dict[str, np.ndarray]
+    evaluated: list[int]
+    evaluations: dict[str, np.ndarray]
+    final: dict[str, float]
+
+
+Watch = Callable[[int, dict[str, np.ndarray]], None]
+
+
+def run(program: Program, watch: Watch) -> list[Result]:
+    """Train the replicas of ``program``.
+
+    Args:
+        program: Of R cells.
+        watch: Called at every evaluation with the number of steps done and ``{metric: [R]}``.
+
+    Returns:
+        One result a cell, in order.
+    """
+    measured_at_steps = [*STEP_METRICS, *(["flagged"] if program.detect else [])]
+    take_step = stepper(partial(step, program), program.start())
+    history = program.initial.new_empty(len(measured_at_steps), len(program.initial), program.training.steps)
+    evaluated: list[int] = []
+    evaluations: list[Tensor] = []
+    for t in range(program.training.steps + 1):
+        if t % program.training.evaluate_every == 0 or t == program.training.steps:
+            evaluated.append(t)
+            evaluations.append(_evaluation(program, take_step.state))
+            measured = _by_name(measured_at_steps, history[..., t - 1]) if t else {}
+            watch(t, {**_by_name(EVALUATION_METRICS, evaluations[-1]), **measured})
+        if t < program.training.steps:
+            history[..., t] = take_step(t)
+    steps = _by_name(measured_at_steps, history)
+    curves = _by_name(EVALUATION_METRICS, torch.stack(evaluations, dim=-1))
+    final = _final(program, take_step.state)
+    return [
+        Result(_of(steps, r), evaluated, _of(curves, r), {name: float(values[r]) for name, values in final.items()})
+        for r in range(len(program.initial))
+    ]
+
+
+def _evaluation(program: Program, state: State) -> Tensor:
+    measured = evaluate(program.network, state.params, program.dataset.validation)
+    return torch.stack([measured.accuracy, measured.loss])
+
+
+def _final(program: Program, state: State) -> dict[str, np.ndarray]:
+    validation = evaluate(program.network, state.params, program.dataset.validation)
+    test = evaluate(program.network, state.params, program.dataset.test)
+    measured = [validation.accuracy, validation.loss, test.accuracy, test.loss, validation.diverged | test.diverged]
+    return _by_name(FINAL_METRICS, torch.stack([values.to(state.params.dtype) for values in measured]))
+
+
+def _by_name(names: Iterable[str], values: Tensor) -> dict[str, np.ndarray]:
+    return dict(zip(names, values.cpu().numpy(), strict=True))
+
+
+def _of(values: dict[str, np.ndarray], replica: int) -> dict[str, np.ndarray]:
+    return {name: series[replica] for name, series in values.items()}

@@ -1,0 +1,261 @@
+"""A batch of replicas: what stays the same over the steps of training, and what changes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from pipeline.attacks import Attack, AttackContext, DataAttack, VectorAttack
+from pipeline.attacks.base import scheduled
+from pipeline.core.rng import Stream
+from pipeline.data.augmentation import augment
+from pipeline.data.dataset import Dataset
+from pipeline.data.partitions import Shares, minibatch
+from pipeline.defences.defence import Defence
+from pipeline.simulator.cell import Cell, Threat, Training
+from pipeline.simulator.gradients import Backend
+from pipeline.simulator.local import clipped
+from pipeline.simulator.models import Network
+from pipeline.simulator.sampling import byzantine_counts, subset, take
+
+
+@dataclass(frozen=True)
+class State:
+    """R replicas between two steps.
+
+    Attributes:
+        params: ``[R, d]``.
+        momentum: ``[R, w, d]``, of the w workers that compute gradients.
+        previous: ``[R, d]``, the last aggregate.
+        velocity: ``[R, d]``, of the server.
+        attack: What the attack remembers.
+        defences: What each defence remembers.
+    """
+
+    params: Tensor
+    momentum: Tensor
+    previous: Tensor
+    velocity: Tensor
+    attack: Any
+    defences: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """What stays the same over the steps of a batch of replicas.
+
+    Attributes:
+        network: The model.
+        dataset: On the device.
+        threat: n, b and f.
+        training: Rates, momentum, steps.
+        attack: The attack of every replica.
+        defences: The replicas ``slice`` of each defence.
+        gradients: The gradient backend.
+        strength: ``[R, 1, 1]``.
+        ratios: ``[T, R, 1, 1]``, r of the attack's schedule; None where every attack is at full size from step 0.
+        held: ``[R, w, m]``, sample numbers; those of a smaller share are followed by zeros.
+        sizes: ``[R, n]``, how many samples each worker holds.
+        minibatches: ``[R]``, random numbers of the minibatches.
+        rates: ``[T]``, learning rates.
+        initial: ``[R, d]``, initial parameters.
+        adversary: ``[R]``, random numbers of the attack.
+        server: ``[R]``, random numbers of the defence.
+        rounds: ``[R]``, random numbers of the choice of workers.
+        images: ``[R]``, random numbers of the augmentation.
+        detect: Whether to measure at every step what a filter would flag.
+        byzantine_counts: ``[T]``, Byzantine workers in each round; None if all workers take part.
+    """
+
+    network: Network
+    dataset: Dataset
+    threat: Threat
+    training: Training
+    attack: Attack
+    defences: tuple[tuple[Defence, slice], ...]
+    gradients: Backend
+    strength: Tensor
+    ratios: Tensor | None
+    held: Tensor
+    sizes: Tensor
+    minibatches: Stream
+    rates: Tensor
+    initial: Tensor
+    adversary: Stream
+    server: Stream
+    rounds: Stream
+    images: Stream
+    detect: bool
+    byzantine_counts: list[int] | None
+
+    def counts(self, t: int | Tensor) -> tuple[int, int]:
+        """Return how many honest and how many Byzantine workers take part in step t."""
+        if self.byzantine_counts is None:
+            return self.threat.honest, self.threat.byzantine
+        return self.threat.received - self.byzantine_counts[t], self.byzantine_counts[t]
+
+    def present(self, t: int | Tensor) -> Tensor | None:
+        """Return which of the w computing workers take part in step t, ``[R, k]``, honest first; None for all."""
+        if self.byzantine_counts is None:
+            return None
+        (honest, byzantine), stream = self.counts(t), self.rounds.fork(t)
+        chosen = subset(self.threat.honest, honest, stream.fork(0))
+        if isinstance(self.attack, VectorAttack):
+            return chosen
+        others = self.threat.honest + subset(self.threat.byzantine, byzantine, stream.fork(1))
+        return torch.cat([chosen, others], dim=-1)
+
+    def batch(self, t: int | Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the inputs ``[R, k, B, C, H, W]`` and labels ``[R, k, B]`` of the workers ``present`` at step t."""
+        size = self.training.batch_size * self.training.local_update.minibatches
+        drawn = minibatch(self.minibatches.fork(t), self.sizes, size)[:, : self.held.shape[1]]
+        samples = take(self.held.gather(-1, drawn), present)
+        labels = self.dataset.train.labels[samples]
+        if isinstance(self.attack, DataAttack):
+            h, _ = self.counts(t)
+            poisoned = self.attack.poison(labels[:, h:], self.dataset.classes)
+            labels = torch.cat([labels[:, :h], poisoned], dim=1)
+        inputs = augment(self.training.augment, self.dataset.train.inputs[samples], self.images.fork(t))
+        return inputs, labels
+
+    def byzantine(self, momentum: Tensor, state: State, t: int | Tensor) -> tuple[Tensor, Any]:
+        """Return the Byzantine vectors ``[R, b, d]`` and a memory, from the ``momentum [R, k, d]`` of those present."""
+        h, b = self.counts(t)
+        if not isinstance(self.attack, VectorAttack):
+            return momentum[:, h:], None
+        context = AttackContext(
+            byzantine=b,
+            tolerated=self.threat.tolerated,
+            step=t,
+            strength=self.strength,
+            previous=state.previous,
+            defence=lambda vectors: self.defend(vectors, state.defences, self.adversary.fork(2 * t))[0],
+            stream=self.adversary.fork(2 * t + 1),
+        )
+        crafted, memory = self.attack.craft(momentum, context, state.attack)
+        return crafted if self.ratios is None else scheduled(crafted, momentum, at(self.ratios, t)), memory
+
+    def defend(self, sent: Tensor, states: tuple[Any, ...], stream: Stream) -> tuple[Tensor, tuple[Any, ...], Tensor]:
+        """Return the aggregates, the memory of each defence, and the weight of each vector.
+
+        Args:
+            sent: ``[..., R, n, d]``.
+            states: What each defence remembers.
+            stream: ``[R]``.
+
+        Returns:
+            ``[..., R, d]``, a memory for each defence, and ``[..., R, n]``, NaN where a rule is no weighted mean.
+        """
+        f = self.threat.tolerated
+        results = [
+            defence.aggregate(sent[..., replicas, :, :], f, memory, stream[replicas])
+            for (defence, replicas), memory in zip(self.defences, states, strict=True)
+        ]
+        weights = [
+            torch.full_like(sent[..., replicas, :, 0], torch.nan) if result.weights is None else result.weights
+            for result, (_, replicas) in zip(results, self.defences, strict=True)
+        ]
+        aggregates = torch.cat([result.vector for result in results], dim=-2)
+        return aggregates, tuple(result.state for result in results), torch.cat(weights, dim=-2)
+
+    def start(self) -> State:
+        """Return the state before the first step."""
+        workers = self.held.shape[1]
+        momentum = self.initial.new_zeros(len(self.initial), workers, self.network.size)
+        previous = torch.zeros_like(self.initial)
+        attack = self.attack.init_state(momentum) if isinstance(self.attack, VectorAttack) else None
+        defences = tuple(defence.rule.init_state(previous[replicas]) for defence, replicas in self.defences)
+        return State(self.initial, momentum, previous, torch.zeros_like(previous), attack, defences)
+
+
+def at(series: Tensor, t: int | Tensor) -> Tensor:
+    """Return what ``series`` holds for step t; no value is read if t is a tensor ``[]``."""
+    return series[t] if isinstance(t, int) else series.index_select(0, t.view(1)).squeeze(0)
+
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def build(
+    cells: Sequence[Cell], dataset: Dataset, backend: Backend, device: torch.device, detect: bool = False
+) -> Program:
+    """Return the program that trains ``cells``, one replica each; side by side, equal defences are applied at once."""
+    first = cells[0]
+    if any(cell.shared != first.shared for cell in cells):
+        raise ValueError("these cells cannot share a batch")
+    training = first.training
+    computing = first.threat.workers if isinstance(first.attack, DataAttack) else first.threat.honest
+    network = first.model.network(dataset.shape, dataset.classes)
+    shares = _shares(cells, dataset.train.labels.cpu())
+    held = pad_sequence([share.samples.mT for share in shares], batch_first=True).mT[:, :computing]
+    dtype = DTYPES[training.precision]
+    return Program(
+        network=network,
+        dataset=dataset.to(device, dtype),
+        threat=first.threat,
+        training=training,
+        attack=first.attack,
+        defences=_side_by_side([cell.defence for cell in cells]),
+        gradients=clipped(backend, training.clip),
+        strength=torch.tensor([cell.strength for cell in cells], dtype=dtype, device=device)[:, None, None],
+        ratios=None if (ratios := _ratios(cells)) is None else ratios.to(device, dtype),
+        held=held.to(device),
+        sizes=torch.stack([share.sizes for share in shares]).to(device),
+        minibatches=Stream.of([cell.seed for cell in cells], "minibatches", device),
+        rates=(training.learning_rate * training.schedule.factors(training.steps)).to(device, dtype),
+        initial=_initial(network, cells, dtype).to(device),
+        adversary=Stream.of([cell.seed for cell in cells], "attack", device),
+        server=Stream.of([cell.seed for cell in cells], "defence", device),
+        rounds=Stream.of([cell.seed for cell in cells], "rounds", device),
+        images=Stream.of([cell.seed for cell in cells], "augmentation", device),
+        detect=detect,
+        byzantine_counts=_byzantine_counts(first.threat, training.steps),
+    )
+
+
+def _shares(cells: Sequence[Cell], labels: Tensor) -> list[Shares]:
+    """Return who holds what for every cell; cells with one partition and seed have one assignment."""
+    threat = cells[0].threat
+    wanted = {(cell.partition, cell.seed) for cell in cells}
+    assigned = {
+        (partition, seed): partition.shares(labels, threat.workers, threat.byzantine, seed)
+        for partition, seed in wanted
+    }
+    return [assigned[cell.partition, cell.seed] for cell in cells]
+
+
+def _initial(network: Network, cells: Sequence[Cell], dtype: torch.dtype) -> Tensor:
+    """Return the initial parameters ``[R, d]``; cells with one seed start alike."""
+    of_seed = {seed: network.initial(seed, dtype) for seed in {cell.seed for cell in cells}}
+    return torch.stack([of_seed[cell.seed] for cell in cells])
+
+
+def _side_by_side(defences: Sequence[Defence]) -> tuple[tuple[Defence, slice], ...]:
+    """Return every run of equal defences with the slice of replicas that it covers."""
+    runs, start = [], 0
+    for defence, members in groupby(defences):
+        end = start + len(list(members))
+        runs.append((defence, slice(start, end)))
+        start = end
+    return tuple(runs)
+
+
+def _ratios(cells: Sequence[Cell]) -> Tensor | None:
+    """Return r_t of every replica's attack, ``[T, R, 1, 1]``; None where all are 1."""
+    attacks = [cell.attack for cell in cells if isinstance(cell.attack, VectorAttack)]
+    if not any(attack.start or attack.ramp for attack in attacks):
+        return None
+    steps = torch.arange(cells[0].training.steps)[:, None]
+    start = torch.tensor([attack.start for attack in attacks])
+    ramp = torch.tensor([attack.ramp for attack in attacks])
+    return ((steps - start + 1).double() / (ramp + 1)).clamp(0, 1)[..., None, None]
+
+
+def _byzantine_counts(threat: Threat, steps: int) -> list[int] | None:
+    if threat.sampled is None:
+        return None
+    return byzantine_counts(steps, threat.workers, threat.byzantine, threat.sampled)

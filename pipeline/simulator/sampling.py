@@ -1,0 +1,49 @@
+"""Which workers take part in a round."""
+
+import torch
+from torch import Tensor
+
+from pipeline.core.rng import Stream, numpy_stream
+
+
+def byzantine_counts(steps: int, workers: int, byzantine: int, sampled: int) -> list[int]:
+    """Return how many of the workers sampled at each step are Byzantine.
+
+    Hypergeometric: ``sampled`` of ``workers`` without replacement, of which ``byzantine`` are Byzantine. The counts
+    depend on the threat alone: all replicas have vectors of one shape, whatever is in their batch.
+
+    Example:
+        >>> sum(byzantine_counts(1000, workers=20, byzantine=5, sampled=8)) / 1000
+        1.986
+    """
+    stream = numpy_stream(0, f"byzantine counts {workers} {byzantine} {sampled}")
+    return [int(count) for count in stream.hypergeometric(byzantine, workers - byzantine, sampled, size=steps)]
+
+
+def subset(total: int, count: int, stream: Stream) -> Tensor:
+    """Return a uniform choice of ``count`` of the numbers 0 to ``total`` - 1 for every replica, ascending.
+
+    Args:
+        total: How many there are.
+        count: How many are chosen.
+        stream: Random numbers of the round, ``[R]``.
+
+    Returns:
+        ``[R, count]``, int64.
+    """
+    return stream.permutation(total)[:, :count].sort(dim=-1).values
+
+
+def take(values: Tensor, workers: Tensor | None) -> Tensor:
+    """Return ``values [R, w, ...]`` of the ``workers [R, k]``, all of them for None."""
+    if workers is None:
+        return values
+    return values[torch.arange(len(workers), device=workers.device)[:, None], workers]
+
+
+def put(values: Tensor, workers: Tensor | None, new: Tensor) -> Tensor:
+    """Return ``values [R, w, ...]`` with those of the ``workers [R, k]`` replaced by ``new [R, k, ...]``."""
+    if workers is None:
+        return new
+    replicas = torch.arange(len(workers), device=workers.device)[:, None]
+    return values.index_put((replicas.expand_as(workers), workers), new)

@@ -1,0 +1,211 @@
+"""What MLflow is to show of each kind of result: experiments, runs, metrics, artifacts. Nothing here calls MLflow."""
+
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core.files import content_hash, read_json
+from pipeline.runs.plan import Planned
+from pipeline.runs.store import Record
+from pipeline.simulator.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_METRICS
+
+
+class Experiment(NamedTuple):
+    """An experiment of MLflow, with the columns and the filter of the view of its runs that is saved with it."""
+
+    name: str
+    description: str
+    columns: tuple[str, ...]
+    filter: str = ""
+
+
+DESCRIPTION = "mlflow.note.content"
+VIEW = "mlflow.sharedViewState."
+TRAINING = ("test_accuracy", "test_accuracy_min", "test_accuracy_sd", "diverged")
+CONFIRMED = ("confirmed_degradation_literature", "confirmed_degradation_found", "trials")
+# The analysis has an experiment of its own: its metrics would be empty columns beside the training runs.
+EXPERIMENTS = {
+    "train": Experiment(
+        "byzantine-training",
+        "A run for each attack, defence and partition: the mean over its seeds.",
+        (*(f"metrics.`{name}`" for name in TRAINING), "params.`attack.strength`", "tags.`defence`", "tags.`partition`"),
+    ),
+    "search": Experiment(
+        "byzantine-search",
+        "A run for each study, the search for the attack that hurts most, and below it one for each trial.",
+        (*(f"metrics.`{name}`" for name in CONFIRMED), "tags.`study`", "tags.`mode`", "tags.`partition`"),
+        "tags.mode LIKE '%'",
+    ),
+    "analysis": Experiment("byzantine-analysis", "Summary, figures and report over all results.", ()),
+}
+
+
+def experiment_tags(experiment: Experiment) -> dict[str, str]:
+    """Return the description, and where columns are given, a saved view with them: MLflow shows no metric by itself."""
+    tags = {DESCRIPTION: experiment.description, "mlflow.experimentKind": "custom_model_development"}
+    if experiment.columns:
+        state = {"selectedColumns": experiment.columns, "searchFilter": experiment.filter}
+        tags[f"{VIEW}results"] = view("Results", state)
+    return tags
+
+
+def view(name: str, state: Mapping[str, Any]) -> str:
+    """Return a saved view of the runs of an experiment, as MLflow's pages keep it in a tag."""
+    return json.dumps({"name": name, "createdAt": int(time.time() * 1000), "state": json.dumps(state)})
+
+
+class Point(NamedTuple):
+    """One value of a metric."""
+
+    metric: str
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Heading:
+    """What is known of a run before it has results.
+
+    Attributes:
+        name: As shown.
+        key: Its identity: runs with one key hold the same.
+        tags: What it is looked up by.
+        params: Parameters by dotted path.
+    """
+
+    name: str
+    key: str
+    tags: dict[str, str]
+    params: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Content:
+    """The results of a run: metrics, and artifacts by their path in the run."""
+
+    points: list[Point]
+    artifacts: dict[str, bytes]
+
+
+Whole = tuple[Heading, Content]
+
+
+class StudyRuns(NamedTuple):
+    """What MLflow shows of a study: its own run, one for each trial, and a saved view of these."""
+
+    study: Whole
+    trials: list[Whole]
+    view: str
+
+
+def group_heading(cells: Sequence[Planned], keys: Sequence[str]) -> Heading:
+    """Return the heading of the run that stands for the cells of all seeds of one attack, defence and partition."""
+    attack, defence, partition = cells[0].group
+    content = cells[0].cell.content()
+    del content["seed"]
+    return Heading(
+        name=f"{defence} | {attack} | {partition}",
+        key=content_hash(list(keys)),
+        tags={"defence": defence, "partition": partition},
+        params=flatten({**content, "seeds": [planned.cell.seed for planned in cells]}),
+    )
+
+
+def group_content(records: Sequence[Record]) -> Content:
+    """Return learning curves and final metrics over the seeds of one group, with the values of each seed as files."""
+    seeds = [{"seed": record.planned.cell.seed, "key": record.key, **record.final} for record in records]
+    artifacts = {
+        "seeds.csv": _csv(pd.DataFrame(seeds)),
+        "evaluations.csv": _csv(
+            _by_seed(records, [record.evaluations for record in records]).astype({"steps_done": int})
+        ),
+        "steps.csv": _csv(_by_seed(records, [record.steps for record in records]).astype({"step": int})),
+    }
+    return Content([*_curves(records), *_finals(records)], artifacts)
+
+
+def mean_points(step: int, measured: Mapping[str, Any]) -> list[Point]:
+    """Return the mean over seeds of each metric; the values are ``[seeds]``."""
+    return finite(Point(name, step, float(np.mean(values, dtype=np.float64))) for name, values in measured.items())
+
+
+def finite(points: Iterable[Point]) -> list[Point]:
+    """Return the points that MLflow can show: it draws infinity as 1.8e308, and a NaN hides the last number."""
+    return [point for point in points if math.isfinite(point.value)]
+
+
+def _curves(records: Sequence[Record]) -> list[Point]:
+    points: list[Point] = []
+    for position, steps_done in enumerate(records[0].evaluations["steps_done"].astype(int).tolist()):
+        measured = {name: [record.evaluations[name][position] for record in records] for name in EVALUATION_METRICS}
+        if steps_done:
+            measured |= {name: [record.steps[name][steps_done - 1] for record in records] for name in STEP_METRICS}
+        points += mean_points(steps_done, measured)
+    return points
+
+
+def _finals(records: Sequence[Record]) -> list[Point]:
+    finals = {name: np.array([record.final[name] for record in records]) for name in FINAL_METRICS}
+    accuracy = finals["test_accuracy"]
+    values = {
+        "test_accuracy": accuracy.mean(),
+        "test_accuracy_sd": accuracy.std(ddof=1) if len(accuracy) > 1 else math.nan,
+        "test_accuracy_min": accuracy.min(),
+        "test_loss": finals["test_loss"].mean(),
+        "diverged": finals["diverged"].sum(),
+    }
+    steps = records[0].planned.cell.training.steps
+    return finite(Point(name, steps, float(value)) for name, value in values.items())
+
+
+def _by_seed(records: Sequence[Record], tables: Sequence[Mapping[str, np.ndarray]]) -> pd.DataFrame:
+    seeds = [record.planned.cell.seed for record in records]
+    return pd.concat(
+        [pd.DataFrame({"seed": seed, **columns}) for seed, columns in zip(seeds, tables, strict=True)],
+        ignore_index=True,
+    )
+
+
+def analysis_run(summary: Path, reports: Path) -> tuple[Heading, Content]:
+    """Return the run that holds the numbers of ``summary`` as metrics, and it and all of ``reports`` as artifacts."""
+    files = {path.relative_to(reports).as_posix(): path for path in sorted(reports.rglob("*")) if path.is_file()}
+    artifacts = {name: path.read_bytes() for name, path in {summary.name: summary, **files}.items()}
+    key = content_hash({name: sha256(data).hexdigest() for name, data in artifacts.items()})
+    numbers = {name: json.loads(text) for name, text in flatten(read_json(summary)).items() if _is_number(text)}
+    points = finite(Point(name, 0, float(number)) for name, number in numbers.items())
+    return Heading("analysis", key, {}, {}), Content(points, artifacts)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return type(json.loads(text)) in (int, float)
+    except ValueError:
+        return False
+
+
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return the leaves of nested mappings by dotted path; text as it is, anything else as JSON.
+
+    Example:
+        >>> flatten({"model": {"name": "mlp", "hidden": [32]}, "rate": 0.5})
+        {'model.name': 'mlp', 'model.hidden': '[32]', 'rate': '0.5'}
+    """
+    leaves: dict[str, str] = {}
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            leaves |= flatten(value, f"{prefix}{name}.")
+        else:
+            leaves[f"{prefix}{name}"] = value if isinstance(value, str) else json.dumps(value)
+    return leaves
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, lineterminator="\n").encode()
