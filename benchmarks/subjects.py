@@ -48,11 +48,11 @@ class Subject:
 
 
 def subjects() -> Iterator[Subject]:
-    """Yield every registered rule and pre-aggregation with its default parameters, and the standard deviation."""
-    for name in AGGREGATORS.names:
+    """Yield each rule and pre-aggregation that has an obvious twin, with default parameters, and the deviation."""
+    for name in obvious.RULES:
         rule = AGGREGATORS.parse({"name": name}, "bench")
         yield Subject("rule", name, _rule(rule), obvious.RULES[name], rule.tolerates)
-    for name in PREAGGREGATORS.names:
+    for name in obvious.MAPS:
         step = PREAGGREGATORS.parse({"name": name}, "bench")
         yield Subject("pre-aggregation", name, _step(step), obvious.MAPS[name], step.tolerates)
     yield Subject("statistic", "deviation", lambda x, *_: deviation_over_workers(x), obvious.deviation, lambda *_: True)

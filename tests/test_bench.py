@@ -9,13 +9,11 @@ import pytest
 import torch
 from support import ROOT
 
-from benchmarks import peer
+from benchmarks import obvious, peer
 from benchmarks.__main__ import main
 from benchmarks.command import SECTIONS
 from benchmarks.memory import peak_bytes
 from benchmarks.timing import Setting, alternating
-from pipeline.defences.aggregators import AGGREGATORS
-from pipeline.defences.preaggregators import PREAGGREGATORS
 
 CPU = torch.device("cpu")
 TINY = Setting(CPU, tiny=True)
@@ -54,11 +52,11 @@ def test_every_section_has_rows_or_says_why_not(document):
     assert document["machine"]["tiny"] is True
 
 
-def test_every_registered_rule_and_pre_aggregation_is_measured(document):
+def test_every_rule_and_pre_aggregation_with_an_obvious_twin_is_measured(document):
     for section in ("rules", "memory"):
         measured = {(row["kind"], row["name"]) for row in document["sections"][section]["rows"]}
-        expected = {("rule", name) for name in AGGREGATORS.names}
-        expected |= {("pre-aggregation", name) for name in PREAGGREGATORS.names}
+        expected = {("rule", name) for name in obvious.RULES}
+        expected |= {("pre-aggregation", name) for name in obvious.MAPS}
         assert expected <= measured, section
 
 

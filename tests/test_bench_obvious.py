@@ -12,9 +12,9 @@ CPU = torch.device("cpu")
 SUBJECTS = {subject.name: subject for subject in subjects()}
 
 
-def test_every_registered_rule_and_pre_aggregation_has_its_obvious_twin():
-    assert sorted(obvious.RULES) == AGGREGATORS.names
-    assert sorted(obvious.MAPS) == PREAGGREGATORS.names
+def test_every_obvious_twin_is_that_of_a_registered_rule_or_pre_aggregation():
+    assert set(obvious.RULES) <= set(AGGREGATORS.names)
+    assert set(obvious.MAPS) <= set(PREAGGREGATORS.names)
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,3 +53,11 @@ def test_the_count_of_significant_searches_is_the_committed_one():
     assert (sum(significant), len(significant)) == (9, 18)
     assert "Nine of the eighteen searches found significantly more damage" in README
     assert not any(study["nnm_trimmed_mean"]["significant"] for study in search.values())
+
+
+def test_the_map_of_the_folders_is_the_tree():
+    mapped = set(re.findall(r"^\| `([\w/]+)` \| .+ \|$", README, flags=re.MULTILINE))
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    folders = {Path(file).parts for file in listed if "/" in file and not file.startswith(".")}
+    rooms = {"/".join(parts[:2]) for parts in folders if parts[0] == "pipeline" and len(parts) > 2}
+    assert mapped == rooms | {parts[0] for parts in folders} - {"pipeline"}
