@@ -10,6 +10,7 @@ import pytest
 from made_up import DATA_HASH, EVALUATED, STEPS, analysis, live_row, params, row, train
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from mlflow.exceptions import MlflowException
 from tracked import children, ids, names, runs
 
 from pipeline.core.errors import UserError
@@ -297,3 +298,21 @@ def test_processes_at_once_on_a_new_database_lose_nothing(tmp_path):
         + ["train none", "train ipm"]
     )
     assert {run.info.status for run in runs(tmp_path)} == {"FINISHED"}
+
+
+@pytest.mark.parametrize(("failures", "tries"), [(0, 1), (1, 2), (2, 3), (3, 3)])
+def test_a_data_set_that_two_processes_enter_at_once_is_entered_again(tracker, monkeypatch, failures, tries):
+    seen = []
+
+    def log_inputs(run_id, datasets):
+        seen.append(run_id)
+        if len(seen) <= failures:
+            raise MlflowException("UNIQUE constraint failed")
+
+    monkeypatch.setattr(tracker._client, "log_inputs", log_inputs)
+    if failures == 3:
+        with pytest.raises(MlflowException):
+            tracker._log_dataset("a run")
+    else:
+        tracker._log_dataset("a run")
+    assert seen == ["a run"] * tries

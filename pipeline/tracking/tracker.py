@@ -155,8 +155,18 @@ class Tracker:
         run_id, params = self._create(stage, row, heading, parent), _params(heading)
         for first in range(0, len(params), PARAMS_A_CALL):
             self._client.log_batch(run_id, params=params[first : first + PARAMS_A_CALL])
-        self._client.log_inputs(run_id, [self._dataset])
+        self._log_dataset(run_id)
         return run_id
+
+    def _log_dataset(self, run_id: str) -> None:
+        """Say which data a run used; again where another process has just entered the same data."""
+        for attempt in range(3):
+            try:
+                self._client.log_inputs(run_id, [self._dataset])
+                return
+            except MlflowException:
+                if attempt == 2:
+                    raise
 
     def _create(self, stage: str, row: str, heading: Heading, parent: str | None) -> str:
         tags = {**self._tags, **_stage_tags(stage, row), **heading.tags, "cell_key": heading.key}
