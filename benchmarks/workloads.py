@@ -16,17 +16,18 @@ from pipeline.attacks import ATTACKS
 from pipeline.core.component import parse
 from pipeline.core.rng import torch_stream
 from pipeline.data.dataset import SPLITS, Dataset, Split, write_tensors
-from pipeline.data.partitions import IID
+from pipeline.data.partitions.by_label import IID
 from pipeline.defences.defence import Defence
 from pipeline.simulator import capture
 from pipeline.simulator.cell import Cell, Threat, Training
 from pipeline.simulator.gradients import backend, chain_gradients, vmap_gradients
-from pipeline.simulator.local import Gradient
+from pipeline.simulator.local_updates.sgd import Gradient
 from pipeline.simulator.loop import step
-from pipeline.simulator.models import MODELS, Model, Network, Shape
+from pipeline.simulator.models import MODELS, Model, Network
+from pipeline.simulator.models.base import Shape
 from pipeline.simulator.precision import keep_freed_memory, kernels_chosen
 from pipeline.simulator.program import Program, build
-from pipeline.simulator.server import Constant
+from pipeline.simulator.schedules.piecewise import Constant
 
 CLASSES = 10
 RATE = 0.1

@@ -14,9 +14,9 @@ from pipeline.core.component import parse
 from pipeline.core.errors import UserError
 from pipeline.data.partitions import PARTITIONS
 from pipeline.runs.plan import planned
-from pipeline.simulator.local import LOCAL_UPDATES
+from pipeline.simulator.local_updates import LOCAL_UPDATES
 from pipeline.simulator.models import MODELS
-from pipeline.simulator.server import SCHEDULES
+from pipeline.simulator.schedules import SCHEDULES
 
 PROGRAM = """
 import sys; sys.path.insert(0, "tests")

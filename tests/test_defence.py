@@ -12,7 +12,8 @@ from pipeline.core.errors import UserError
 from pipeline.defences.aggregators import AGGREGATORS
 from pipeline.defences.aggregators.coordinatewise import Mean
 from pipeline.defences.defence import Defence
-from pipeline.defences.preaggregators import Mixed, NearestNeighbourMixing, PreAggregator
+from pipeline.defences.preaggregators import Mixed, PreAggregator
+from pipeline.defences.preaggregators.mixing import NearestNeighbourMixing
 
 NNM = NearestNeighbourMixing()
 SIZES = [(7, 0), (7, 1), (7, 2), (8, 2), (9, 3), (9, 4)]

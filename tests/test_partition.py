@@ -7,7 +7,10 @@ from scipy import stats
 
 from pipeline.core.errors import UserError
 from pipeline.core.rng import Stream
-from pipeline.data.partitions import PARTITIONS, Shares, _draw_class, label_histogram, minibatch
+from pipeline.data.partitions import PARTITIONS, Shares
+from pipeline.data.partitions.base import label_histogram
+from pipeline.data.partitions.dirichlet import _draw_class
+from pipeline.simulator.sampling import minibatch
 
 PARTITION = {
     "iid": PARTITIONS["iid"](),

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from pipeline.core.errors import UserError
-from pipeline.simulator.server import SCHEDULES, update
+from pipeline.simulator.schedules import SCHEDULES
+from pipeline.simulator.server import update
 
 
 def factors(value, steps):

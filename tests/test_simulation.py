@@ -12,13 +12,13 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.attacks import DataAttack
 from pipeline.core.rng import Stream
-from pipeline.data.partitions import minibatch
 from pipeline.runs.plan import grid_row
 from pipeline.simulator import loop as simulation
 from pipeline.simulator.gradients import chain_gradients, loop_gradients
 from pipeline.simulator.loop import step
 from pipeline.simulator.metrics import EVALUATION_METRICS, STEP_METRICS
 from pipeline.simulator.program import build
+from pipeline.simulator.sampling import minibatch
 
 DATASET = blobs()
 DEFENCES = ["mean", "median", "trimmed_mean", "krum", "geometric_median", "nnm_trimmed_mean"]

@@ -1,4 +1,4 @@
-"""Attacks. Every module of this package registers its attacks by being imported."""
+"""Attacks. Every module of this package registers its own by being imported."""
 
 from pipeline.attacks.base import Attack, AttackContext, Crafted, DataAttack, TunableAttack, VectorAttack
 from pipeline.attacks.space import Choice, Range, Space

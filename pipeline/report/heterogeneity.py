@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pipeline.data.dataset import Dataset
-from pipeline.data.partitions import Shares, label_histogram
+from pipeline.data.partitions import Shares
+from pipeline.data.partitions.base import label_histogram
 from pipeline.report.intervals import mean_of_all, t_half_width
 from pipeline.runs.params import Params
 from pipeline.simulator.gradients import backend

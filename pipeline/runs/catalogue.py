@@ -12,9 +12,9 @@ from pipeline.data.partitions import PARTITIONS
 from pipeline.data.sources import SOURCES
 from pipeline.defences.aggregators import AGGREGATORS
 from pipeline.defences.preaggregators import PREAGGREGATORS
-from pipeline.simulator.local import LOCAL_UPDATES
+from pipeline.simulator.local_updates import LOCAL_UPDATES
 from pipeline.simulator.models import MODELS
-from pipeline.simulator.server import SCHEDULES
+from pipeline.simulator.schedules import SCHEDULES
 
 SECTIONS: dict[str, Registry[Any]] = {
     "Aggregation rules": AGGREGATORS,

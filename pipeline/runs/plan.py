@@ -12,7 +12,8 @@ from pipeline.data.dataset import Dataset
 from pipeline.runs.params import Params
 from pipeline.simulator.cell import Cell, Training
 from pipeline.simulator.metrics import STEP_METRICS
-from pipeline.simulator.models import Network, Shape
+from pipeline.simulator.models import Network
+from pipeline.simulator.models.base import Shape
 
 COPIES = 12  # of [R, n, d] alive at once in the most demanding step
 ACTIVATION_COPIES = 2  # of the activations of all minibatches; measured with ResNet-20: 1
@@ -128,7 +129,7 @@ def activations(network: Network, shape: Shape) -> int:
     """Return how many numbers the layers of a network put out for one image of ``shape``, the image included.
 
     Example:
-        >>> from pipeline.simulator.models import LogisticRegression
+        >>> from pipeline.simulator.models.linear import LogisticRegression
         >>> activations(LogisticRegression().network((1, 8, 8), classes=10), (1, 8, 8))
         138
     """

@@ -12,9 +12,9 @@ from pipeline.core.identity import source_hash
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.partitions import PARTITIONS, Partition
 from pipeline.defences.defence import Defence
-from pipeline.simulator.local import LOCAL_UPDATES, LocalUpdate
+from pipeline.simulator.local_updates import LOCAL_UPDATES, LocalUpdate
 from pipeline.simulator.models import MODELS, Model
-from pipeline.simulator.server import SCHEDULES, Schedule
+from pipeline.simulator.schedules import SCHEDULES, Schedule
 
 COMPUTING = (
     "pipeline.simulator.loop",

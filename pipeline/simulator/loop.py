@@ -11,11 +11,11 @@ from torch import Tensor
 from pipeline.core.vectors import sum_over_columns
 from pipeline.simulator.capture import stepper
 from pipeline.simulator.detection import flagged
-from pipeline.simulator.local import with_momentum
 from pipeline.simulator.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_METRICS, diagnostics, evaluate
 from pipeline.simulator.program import Program, State, at
 from pipeline.simulator.sampling import put, take
 from pipeline.simulator.server import update
+from pipeline.simulator.worker import with_momentum
 
 
 def step(program: Program, state: State, t: int | Tensor) -> tuple[State, Tensor]:

@@ -14,13 +14,13 @@ from pipeline.attacks.base import scheduled
 from pipeline.core.rng import Stream
 from pipeline.data.augmentation import augment
 from pipeline.data.dataset import Dataset
-from pipeline.data.partitions import Shares, minibatch
+from pipeline.data.partitions import Shares
 from pipeline.defences.defence import Defence
 from pipeline.simulator.cell import Cell, Threat, Training
 from pipeline.simulator.gradients import Backend
-from pipeline.simulator.local import clipped
 from pipeline.simulator.models import Network
-from pipeline.simulator.sampling import byzantine_counts, subset, take
+from pipeline.simulator.sampling import byzantine_counts, minibatch, subset, take
+from pipeline.simulator.worker import clipped
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which workers take part in a round."""
+"""What is drawn in a round: which workers take part, and which of its samples each of them reads."""
 
 import torch
 from torch import Tensor
@@ -47,3 +47,25 @@ def put(values: Tensor, workers: Tensor | None, new: Tensor) -> Tensor:
         return new
     replicas = torch.arange(len(workers), device=workers.device)[:, None]
     return values.index_put((replicas.expand_as(workers), workers), new)
+
+
+def minibatch(stream: Stream, sizes: Tensor, size: int) -> Tensor:
+    """Return which of its samples each worker reads in one step, drawn with replacement.
+
+    All workers draw, so the draws of one do not depend on which of them are honest.
+
+    Args:
+        stream: Random numbers of the step, ``[R]``.
+        sizes: ``[R, n]``, how many samples each worker holds.
+        size: How many each reads.
+
+    Returns:
+        ``[R, n, size]``, those of worker i from 0 to its size - 1, int64.
+
+    Example:
+        >>> minibatch(Stream.of([0], "minibatches"), torch.tensor([[1, 100]]), size=3)
+        tensor([[[ 0,  0,  0],
+                 [67, 72, 46]]])
+    """
+    drawn = stream.uniform(sizes.shape[-1] * size).view(*sizes.shape, size)
+    return (drawn * sizes[..., None]).long()

@@ -1,4 +1,4 @@
-"""Sources of labelled images. Every module of this package registers its sources by being imported."""
+"""Sources of labelled images. Every module of this package registers its own by being imported."""
 
 from pipeline.core.component import Registry
 from pipeline.data.sources.base import Format, Source

@@ -1,4 +1,4 @@
-"""Aggregation rules. Every module of this package registers its rules by being imported."""
+"""Aggregation rules. Every module of this package registers its own by being imported."""
 
 from pipeline.core.component import Registry
 from pipeline.defences.aggregators.base import Aggregated, Aggregator

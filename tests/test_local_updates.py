@@ -8,10 +8,12 @@ from support import CPU, assert_identical, blobs, cell, train
 from pipeline.attacks import ATTACKS
 from pipeline.core.errors import UserError
 from pipeline.simulator.gradients import BACKENDS, loop_gradients, vmap_gradients
-from pipeline.simulator.local import LOCAL_UPDATES, LocalSGD, clipped, with_momentum
+from pipeline.simulator.local_updates import LOCAL_UPDATES
+from pipeline.simulator.local_updates.sgd import LocalSGD
 from pipeline.simulator.loop import step
 from pipeline.simulator.metrics import STEP_METRICS
 from pipeline.simulator.program import build
+from pipeline.simulator.worker import clipped, with_momentum
 
 DATASET = blobs()
 LOCAL = {"name": "local_sgd", "steps": 3, "learning_rate": 0.2}

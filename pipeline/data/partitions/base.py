@@ -1,0 +1,89 @@
+"""The contract of a partition, and what it returns: who holds which samples."""
+
+from abc import abstractmethod
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from pipeline.core.component import Component
+from pipeline.core.errors import UserError
+
+
+class Shares(NamedTuple):
+    """Who holds which samples.
+
+    Attributes:
+        samples: ``[n, m]``, int64, the sample numbers of each worker, those of a smaller share followed by zeros.
+        sizes: ``[n]``, int64, how many samples each worker holds.
+    """
+
+    samples: Tensor
+    sizes: Tensor
+
+
+class Partition(Component):
+    """A way to share N samples out over workers, none twice.
+
+    With ``holders: all`` all n workers get a share, so that the honest shares do not depend on the attack; Byzantine
+    workers read theirs under ``none`` and under data attacks only. With ``holders: honest`` everything is shared out
+    over the h honest workers, and Byzantine worker i reads the share of honest worker i (again from the first where
+    b > h).
+    """
+
+    holders: Literal["all", "honest"] = Field(
+        "all", description="who gets a share: all n workers, or the h honest ones"
+    )
+
+    def shares(self, labels: Tensor, workers: int, byzantine: int, seed: int) -> Shares:
+        """Return what each worker holds.
+
+        Args:
+            labels: ``[N]``, values from 0.
+            workers: n, the honest ones first.
+            byzantine: b.
+            seed: The replica's seed.
+
+        Raises:
+            UserError: There are too few samples to give every holder some.
+        """
+        honest = workers - byzantine
+        holders = workers if self.holders == "all" else honest
+        held = self.assign(labels, holders, seed)
+        if not all(map(len, held)):
+            raise UserError(
+                f"partition {self.name}: {len(labels)} training samples leave one of {holders} workers none"
+            )
+        held += [held[i % honest] for i in range(workers - holders)]
+        samples = [torch.from_numpy(share) for share in held]
+        return Shares(pad_sequence(samples, batch_first=True), torch.tensor([len(share) for share in held]))
+
+    @abstractmethod
+    def assign(self, labels: Tensor, workers: int, seed: int) -> list[np.ndarray]:
+        """Return the sample numbers ``[m_i]``, int64, of each worker that gets a share; m = floor(N / n) unless stated.
+
+        Args:
+            labels: ``[N]``, values from 0.
+            workers: How many get a share.
+            seed: The replica's seed.
+        """
+
+
+def label_histogram(labels: Tensor, shares: Shares, classes: int) -> Tensor:
+    """Return how many samples of each class every worker holds, ``[n, classes]``, int64.
+
+    Args:
+        labels: ``[N]``, values 0 to ``classes`` - 1.
+        shares: Of n workers.
+        classes: C.
+
+    Example:
+        >>> label_histogram(torch.tensor([0, 1, 1]), Shares(torch.tensor([[0, 1], [2, 0]]), torch.tensor([2, 1])), 2)
+        tensor([[1, 1],
+                [0, 1]])
+    """
+    held = [samples[:size] for samples, size in zip(shares.samples, shares.sizes.tolist(), strict=True)]
+    return torch.stack([torch.bincount(labels[samples], minlength=classes) for samples in held])

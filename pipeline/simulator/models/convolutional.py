@@ -1,0 +1,80 @@
+"""The convolutional networks that are usual in this field."""
+
+from typing import ClassVar, Literal
+
+from torch import nn
+
+from pipeline.core.errors import UserError
+from pipeline.simulator.models import MODELS, Model
+from pipeline.simulator.models.base import BackendName, Shape, normalisation
+
+
+@MODELS.register
+class MnistCnn(Model):
+    """The convolutional network usual for MNIST in this field: 431,080 parameters at 1 x 28 x 28 and 10 classes.
+
+    conv 5x5 C -> 20, ReLU, max pool 2; conv 5x5 20 -> 50, ReLU, max pool 2; linear -> 500, ReLU, linear -> classes
+
+    Differs from: the bucketing repository uses two 3x3 convolutions (32, 64), a linear layer of 128, and dropout.
+
+    Reference: ByzFL, ``cnn_mnist``.
+
+    Example:
+        >>> MnistCnn().network(shape=(1, 28, 28), classes=10).size
+        431080
+    """
+
+    name: Literal["cnn_mnist"] = "cnn_mnist"
+    cpu_gradients: ClassVar[BackendName] = "replicas"
+    formula: ClassVar[str] = "conv5(20), pool, conv5(50), pool, linear(500), linear"
+    reference: ClassVar[str] = "the model cnn_mnist of ByzFL"
+
+    def module(self, shape: Shape, classes: int) -> nn.Module:
+        """Two convolutions without padding, two linear layers."""
+        channels, height, width = _at_least(self.name, shape, 16)
+        rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
+        return nn.Sequential(
+            *(nn.Conv2d(channels, 20, 5), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(20, 50, 5), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(50 * rows * columns, 500), nn.ReLU(), nn.Linear(500, classes)),
+        )
+
+
+@MODELS.register
+class CifarCnn(Model):
+    """The convolutional network usual for CIFAR-10 in this field: 1,310,922 parameters at 3 x 32 x 32 and 10 classes.
+
+    twice (conv 3x3 -> k, ReLU, normalise, conv 3x3 k -> k, ReLU, normalise, max pool 2) with k = 64, then 128;
+    linear -> 128, ReLU, linear -> classes
+
+    Differs from: the original has BatchNorm, and dropout (1/4) after each pool and before the last layer. Here
+    GroupNorm takes the place of BatchNorm and there is no dropout, so that a network is a function of its parameters
+    and its input. The model ``cnn_cifar`` of ByzFL is another one: three 5x5 convolutions (20, 100, 200).
+
+    Reference: Xie et al., UAI 2019, arXiv:1903.03936; layers as in ByzantineMomentum, ``empire-cnn``.
+
+    Example:
+        >>> CifarCnn().network(shape=(3, 32, 32), classes=10).size
+        1310922
+    """
+
+    name: Literal["cnn_cifar"] = "cnn_cifar"
+    cpu_gradients: ClassVar[BackendName] = "loop"
+    formula: ClassVar[str] = "2 x conv3(64), pool, 2 x conv3(128), pool, linear(128), linear; GroupNorm after each conv"
+    reference: ClassVar[str] = "Xie et al., UAI 2019, arXiv:1903.03936; empire-cnn of ByzantineMomentum"
+
+    def module(self, shape: Shape, classes: int) -> nn.Module:
+        """Four convolutions with padding 1, two linear layers."""
+        channels, height, width = _at_least(self.name, shape, 4)
+        layers: list[nn.Module] = []
+        for inputs, outputs in ((channels, 64), (64, 128)):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), normalisation(outputs)]
+            layers += [nn.Conv2d(outputs, outputs, 3, padding=1), nn.ReLU(), normalisation(outputs), nn.MaxPool2d(2)]
+        features = 128 * (height // 4) * (width // 4)
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 128), nn.ReLU(), nn.Linear(128, classes))
+
+
+def _at_least(name: str, shape: Shape, side: int) -> Shape:
+    if min(shape[1:]) < side:
+        raise UserError(f"model.name = {name!r}: needs images of {side} x {side} pixels or more, got {shape[1:]}")
+    return shape

@@ -1,0 +1,44 @@
+"""Linear layers with ReLU between them: logistic regression and the multilayer perceptron."""
+
+from itertools import pairwise
+from math import prod
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+from torch import nn
+
+from pipeline.simulator.models import MODELS, Model
+from pipeline.simulator.models.base import BackendName, Shape
+
+
+@MODELS.register
+class LogisticRegression(Model):
+    """Multinomial logistic regression on the pixels."""
+
+    name: Literal["logistic"] = "logistic"
+    cpu_gradients: ClassVar[BackendName] = "chain"
+    formula: ClassVar[str] = "softmax(W x + c)"
+
+    def module(self, shape: Shape, classes: int) -> nn.Module:
+        """One linear layer."""
+        return nn.Sequential(nn.Flatten(), nn.Linear(prod(shape), classes))
+
+
+@MODELS.register
+class MultilayerPerceptron(Model):
+    """Fully connected layers with ReLU between them."""
+
+    name: Literal["mlp"] = "mlp"
+    cpu_gradients: ClassVar[BackendName] = "chain"
+    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = Field(
+        description="units of each hidden layer"
+    )
+    formula: ClassVar[str] = "linear layers with ReLU between them"
+
+    def module(self, shape: Shape, classes: int) -> nn.Module:
+        """One linear layer more than ``hidden`` has entries."""
+        sizes = [prod(shape), *self.hidden]
+        layers: list[nn.Module] = [nn.Flatten()]
+        for inputs, outputs in pairwise(sizes):
+            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(sizes[-1], classes))
