@@ -23,7 +23,7 @@ from pipeline.defences.aggregators.subsets import MDA, SMEA
 class StuckAtAVector(GeometricMedian):
     """Smoothed Weiszfeld with a stop at small steps: a vector at which it starts holds it."""
 
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         z, moved = Median().aggregate(vectors, f).vector, math.inf
         while moved > 1e-4:
             weights = 1 / (vectors - z).norm(dim=-1, keepdim=True).clamp_min(1e-6)

@@ -36,7 +36,7 @@ class BoundedDeviation(TunableAttack):
     def largest(self, offsets: Tensor, direction: Tensor) -> Tensor:
         """Return gamma ``[..., 1]``, given ``mu - g_i [..., h, d]`` and dev ``[..., 1, d]``."""
 
-    def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
+    def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return ``mu + theta gamma dev`` b times, given ``honest [..., h, d]``, h >= 2."""
         mu = mean_over_workers(honest)[..., None, :]
         direction = self._direction(honest, mu)

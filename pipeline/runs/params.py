@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from pipeline.attacks import ATTACKS, Attack, TunableAttack, VectorAttack
+from pipeline.attacks import ATTACKS, Attack
 from pipeline.attacks.space import Value
 from pipeline.core.component import Schema, allowed, parse
 from pipeline.core.errors import UserError
@@ -207,7 +207,7 @@ def _strengths_resolve(sections: Sections) -> Iterator[str]:
     for name in sorted(set(sections["grid"].attacks) & set(sections["attacks"])):
         attack = sections["attacks"][name]
         try:
-            _ = attack.resolved(threat.received, threat.tolerated) if isinstance(attack, TunableAttack) else None
+            attack.resolved(threat.received, threat.tolerated)
         except UserError as error:
             yield f"attacks.{name}.{error}"
 
@@ -216,8 +216,7 @@ def _attacks_fit(sections: Sections) -> Iterator[str]:
     threat = sections["threat"]
     for name in sorted(set(sections["grid"].attacks) & set(sections["attacks"])):
         attack = sections["attacks"][name]
-        unmet = attack.unmet(threat.honest, threat.sampled is not None) if isinstance(attack, VectorAttack) else None
-        if unmet:
+        if unmet := attack.unmet(threat.honest, threat.sampled is not None):
             yield f"attacks.{name}.{unmet}"
 
 

@@ -78,7 +78,7 @@ class Krum(KrumScored):
         """6 (1 + r) for squared distances, None for another power."""
         return 6 * (1 + ratio(n, f)) if self.power == 2 else None
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the Krum choice among ``vectors [..., n, d]``."""
         del stream
         best = self.scores(vectors, f).argmin(dim=-1, keepdim=True)
@@ -116,7 +116,7 @@ class MultiKrum(KrumScored):
         """N >= 2f + 3 and m <= n - f."""
         return super().tolerates(n, f) and (self.m or 1) <= n - f
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the mean of the best ``vectors [..., n, d]``."""
         del stream
         count = vectors.shape[-2] - f if self.m is None else self.m
@@ -156,7 +156,7 @@ class Bulyan(Aggregator):
         """N >= 4f + 3."""
         return f >= 0 and n >= 4 * f + 3
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the Bulyan aggregate of ``vectors [..., n, d]``."""
         del stream
         theta = vectors.shape[-2] - 2 * f

@@ -60,7 +60,7 @@ class GeometricMedian(HalfTolerant):
         """4 (1 + r)^2."""
         return 4 * (1 + ratio(n, f)) ** 2
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the geometric median of ``vectors [..., n, d]``; f is not used."""
         del f, stream
         products, usable = gram_around_median(vectors)
@@ -160,7 +160,7 @@ class CenteredClipping(HalfTolerant):
         """Return zero, shaped as ``like``."""
         return torch.zeros_like(like)
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the clipped aggregate of ``vectors [..., n, d]``; f is not used."""
         del f, stream
         v: Tensor = self.init_state(vectors[..., 0, :]) if state is None else state

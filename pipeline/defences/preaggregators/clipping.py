@@ -56,7 +56,7 @@ class Clipping(PreAggregator):
         del n, f, kappa
         return None
 
-    def apply(self, vectors: Tensor, f: int, stream: Stream | None = None) -> Mixed:
+    def _apply(self, vectors: Tensor, f: int, stream: Stream | None) -> Mixed:
         """Return the clipped ``vectors [..., n, d]``."""
         del f, stream
         return _clipped(vectors, root(squared_norms(vectors)), vectors.new_full((), self.c, dtype=torch.float64))
@@ -103,7 +103,7 @@ class AdaptiveRobustClipping(PreAggregator):
         """Kappa + 2 f / (n - 2f)."""
         return kappa + 2 * f / (n - 2 * f)
 
-    def apply(self, vectors: Tensor, f: int, stream: Stream | None = None) -> Mixed:
+    def _apply(self, vectors: Tensor, f: int, stream: Stream | None) -> Mixed:
         """Return the clipped ``vectors [..., n, d]``."""
         del stream
         n = vectors.shape[-2]
