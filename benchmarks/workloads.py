@@ -20,12 +20,12 @@ from pipeline.data.partitions.by_label import IID
 from pipeline.defences.defence import Defence
 from pipeline.simulator import capture
 from pipeline.simulator.cell import Cell, Threat, Training
-from pipeline.simulator.gradients import backend, chain_gradients, vmap_gradients
+from pipeline.simulator.gradients import chain_gradients, vmap_gradients
 from pipeline.simulator.local_updates.sgd import Gradient
 from pipeline.simulator.loop import step
 from pipeline.simulator.models import MODELS, Model, Network
 from pipeline.simulator.models.base import Shape
-from pipeline.simulator.precision import keep_freed_memory, kernels_chosen
+from pipeline.simulator.precision import backend, keep_freed_memory, kernels_chosen
 from pipeline.simulator.program import Program, build
 from pipeline.simulator.schedules.piecewise import Constant
 

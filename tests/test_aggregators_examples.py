@@ -308,5 +308,5 @@ def test_the_weiszfeld_kernel_computes_what_the_expressions_say(monkeypatch):
     vectors[2, [3, 5]], vectors[3, :4], vectors[4] = 1e9, torch.nan, 0.0
     vectors[5, 4:] = vectors[5, :4].mean(dim=0) + 1e-9 * vectors[5, 4:]
     found = GeometricMedian().aggregate(vectors, 2).vector
-    monkeypatch.setattr("pipeline.core.kernels.apply_to", lambda vectors: False)
+    monkeypatch.setattr("pipeline.core.kernels.basis.on_cpu", lambda vectors: False)
     torch.testing.assert_close(found, GeometricMedian().aggregate(vectors, 2).vector, rtol=1e-9, atol=1e-9)

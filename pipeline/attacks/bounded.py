@@ -14,8 +14,9 @@ from torch import Tensor
 
 from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Space, TunableAttack
 from pipeline.attacks.base import normalised, repeat_for_each
+from pipeline.core.kernels.elementary import root
 from pipeline.core.order import deviation_over_workers, mean_over_workers
-from pipeline.core.vectors import norms, root, squared_distances, sum_over_columns
+from pipeline.core.vectors import norms, squared_distances, sum_over_columns
 
 
 class BoundedDeviation(TunableAttack):

@@ -6,9 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.core.kernels.elementary import root
 from pipeline.core.order import mean_around_median
 from pipeline.core.rng import Stream
-from pipeline.core.vectors import distances_to_others, lowest, root, squared_distances, sum_over_columns, take_rows
+from pipeline.core.vectors import distances_to_others, lowest, squared_distances, sum_over_columns, take_rows
 from pipeline.defences.aggregators import AGGREGATORS, Aggregated, Aggregator
 from pipeline.defences.aggregators.base import mean_of, ratio
 

@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.core.kernels.elementary import root
 from pipeline.core.rng import Stream
 from pipeline.core.vectors import (
     lowest,
     products_around_mean,
-    root,
     sum_over_columns,
     top_eigenvector,
     usable_distances,

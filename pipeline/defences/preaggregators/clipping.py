@@ -6,8 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.core.kernels.elementary import root
 from pipeline.core.rng import Stream
-from pipeline.core.vectors import root, squared_norms
+from pipeline.core.vectors import squared_norms
 from pipeline.defences.preaggregators import PREAGGREGATORS, Mixed, PreAggregator
 
 
