@@ -136,7 +136,7 @@ def package(tmp_path, monkeypatch):
 
     def forget():
         sources.imports_of.cache_clear()
-        sources.source_hash.cache_clear()
+        sources.code_hash.cache_clear()
 
     def change(file: str, text: str = "CHANGED = 1") -> None:
         path = copy / file

@@ -57,7 +57,7 @@ def source_file(module: str) -> Path:
 
 
 @cache
-def source_hash(modules: frozenset[str]) -> str:
+def code_hash(modules: frozenset[str]) -> str:
     """Return the sha256 over the code in the import closure of ``modules``, without comments and docstrings."""
     digest = hashlib.sha256()
     for module in import_closure(modules):

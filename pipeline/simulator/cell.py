@@ -10,7 +10,7 @@ from pipeline.attacks.base import VARYING
 from pipeline.core.component import Component, Schema
 from pipeline.core.errors import UserError
 from pipeline.core.files import content_hash
-from pipeline.core.identity import source_hash
+from pipeline.core.identity import code_hash
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.partitions import PARTITIONS, Partition
 from pipeline.defences.defence import Defence
@@ -131,7 +131,7 @@ class Cell(Schema):
         """
         modules = frozenset({*COMPUTING, *(type(component).__module__ for component in self.components)})
         identity = {"cell": self.content(), "data": data_hash, "arithmetic": dict(arithmetic)}
-        return content_hash({**identity, "source": source_hash(modules)})
+        return content_hash({**identity, "code": code_hash(modules)})
 
     @property
     def shared(self) -> str:
