@@ -56,7 +56,7 @@ def _with_seeds(params: Params) -> Params:
 
 
 def _studies(params: Params) -> Iterator[Study]:
-    """Yield the studies of mode strength, everything but the strength fixed as in ``attacks``."""
+    """Yield the studies of mode strength, with everything but the strength fixed as in ``attacks``."""
     for name, declared in params.studies.items():
         if name in params.search.studies and declared.mode == "strength":
             ((attack, space),) = Study(params, name).spaces.items()
@@ -80,7 +80,7 @@ def _table(study: Study, evaluator: Evaluator, count: int) -> pd.DataFrame:
 
 
 def strengths(space: Space, count: int) -> list[float]:
-    """Return a logarithmic grid of the range of the strength."""
+    """Return a logarithmic grid over the range of the strength."""
     strength = space["strength"]
     assert isinstance(strength, Range)
     return [float(f"{value:.6g}") for value in np.geomspace(strength.low, strength.high, count)]
@@ -125,7 +125,7 @@ def _means(rows: pd.DataFrame) -> dict[float, float]:
 
 
 def _found(study: Study, seen: dict[float, float], proposes: BaseSampler) -> dict[int, float]:
-    """Return the strength with the largest mean degradation of the first trials, for every budget."""
+    """Return for every budget the strength with the largest mean degradation among the first trials."""
     (byzantine,) = study.threats
     asker = Asker(study.spaces, study.startup(byzantine), proposes, ["maximize"])
     grid, tried = np.array(list(seen)), []
@@ -138,7 +138,7 @@ def _found(study: Study, seen: dict[float, float], proposes: BaseSampler) -> dic
 
 
 def _summary(runs: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
-    """Return the regret of every sampler and budget: mean over the tables, interval over the sampler's seeds."""
+    """Return the regret of every sampler and budget, with intervals over the sampler's seeds."""
     return {
         "strengths": int(rows.groupby("study")["strength"].nunique().max()),
         "tables": int(rows.groupby(["study", "defence"]).ngroups),
@@ -163,7 +163,7 @@ def _result(runs: pd.DataFrame) -> dict[str, Any]:
 
 
 def mean_and_half_width(runs: pd.DataFrame, column: str) -> dict[str, float]:
-    """Return a column's mean, and the half width of its interval over the sampler's seeds."""
+    """Return a column's mean and the half width of its interval over the sampler's seeds."""
     of_seed = runs.groupby("seed")[column].mean()
     half = stdtrit(len(of_seed) - 1, (1 + CONFIDENCE) / 2) * of_seed.std(ddof=1) / np.sqrt(len(of_seed))
     return {column: float(of_seed.mean()), f"{column}_half_width": float(half)}

@@ -143,7 +143,7 @@ def _nearest(known: Known, parameters: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def _summary(runs: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
-    """Return the regret of every sampler and budget: mean over the tables, interval over the sampler's seeds."""
+    """Return the regret of every sampler and budget, with intervals over the sampler's seeds."""
     return {
         "strengths": int(rows.groupby(["study", "variant"])["strength"].nunique().max()),
         "tables": int(rows.groupby(["study", "defence"]).ngroups),
