@@ -31,15 +31,16 @@ from pipeline.attacks import Choice, Space
 from pipeline.attacks.space import Value
 from pipeline.core.files import file_hash, write_json
 from pipeline.core.paths import DATASET
+from pipeline.runs.edit import overlaid
 from pipeline.runs.evaluator import Evaluator
 from pipeline.runs.execution import trainer
-from pipeline.runs.params import Params, load
+from pipeline.runs.params import Params
 from pipeline.runs.search_checks import SAMPLERS
 from pipeline.search.measure import measure
 from pipeline.search.samplers import Asker, sampler
 from pipeline.search.study import Candidate, Study
 
-PARAMS = Path("experiments/stealth_digits/params.yaml")
+EXPERIMENT = Path("experiments/stealth_digits")
 RESULT = Path("benchmarks/stealth.json")
 STRENGTHS = 81
 NAMES = (*SAMPLERS["stealth"], "random")
@@ -166,7 +167,7 @@ def table(result: Mapping[str, Any]) -> str:
 
 def measure_stealth(here: Path, count: int) -> None:
     """Write the regrets of the samplers for the experiment."""
-    params = load(here / PARAMS)
+    params = overlaid(here / "params.yaml", here / EXPERIMENT)
     write_json(here / RESULT, regrets(truth(here, params, count), params))
 
 

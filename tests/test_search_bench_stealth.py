@@ -8,7 +8,7 @@ from fabricated import Training, hump, visible
 from support import ROOT, blobs, parameters, write_dataset
 
 from benchmarks import stealth as bench_stealth
-from pipeline.runs.params import load
+from pipeline.runs.edit import overlaid
 
 PARAMS = parameters(
     {
@@ -88,4 +88,4 @@ def test_the_page_and_the_experiment_follow_what_was_measured():
     assert f"{result['strengths']} strengths" in page
     assert "Twelve tables" in page
     best = min((row for row in result["samplers"] if row["trials"] == 48), key=lambda row: row["regret"])
-    assert load(ROOT / bench_stealth.PARAMS).search.sampler == best["sampler"]
+    assert overlaid(ROOT / "params.yaml", ROOT / bench_stealth.EXPERIMENT).search.sampler == best["sampler"]
