@@ -32,7 +32,7 @@ OWNERS = {
     "numba": {"core.kernels.basis"},
     "sklearn": {"data.sources"},
     "torchvision": {"data.sources"},
-    "ruamel": {"runs.params"},
+    "ruamel": {"runs.params", "runs.edit"},
     "loky": {"runs.pool"},
     "dvc": set(),
     "byzfl": set(),

@@ -1,20 +1,17 @@
-"""The typed mirror of params.yaml, and the only reader of that file."""
+"""The typed mirror of params.yaml, and what must hold for it to be valid."""
 
-import io
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.representer import RoundTripRepresenter
 
 from pipeline.attacks import ATTACKS, Attack
 from pipeline.attacks.space import Value
 from pipeline.core.component import Schema, allowed, parse
 from pipeline.core.errors import UserError
-from pipeline.core.files import write_text
 from pipeline.data.partitions import PARTITIONS, Partition
 from pipeline.data.prepare import Data
 from pipeline.defences.defence import Defence
@@ -120,7 +117,7 @@ def load(path: Path) -> Params:
     Raises:
         UserError: Lists every fault, a line each.
     """
-    return validate(_read(path, YAML(typ="safe")))
+    return validate(read_yaml(path, YAML(typ="safe")))
 
 
 def validate(raw: Any) -> Params:
@@ -251,56 +248,15 @@ CHECKS: list[tuple[tuple[str, ...], Check]] = [
 ]
 
 
-def _read(path: Path, yaml: YAML) -> Any:
+def read_yaml(path: Path, yaml: YAML) -> Any:
+    """Return the content of a YAML file.
+
+    Raises:
+        UserError: The file is missing, or is not YAML.
+    """
     try:
         return yaml.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run this in the project's folder") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {error}") from None
-
-
-class _Representer(RoundTripRepresenter):
-    """Writes null as null, not as nothing."""
-
-
-_Representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
-
-
-def override(path: Path, changes: str) -> None:
-    """Change values in params.yaml, keeping its comments; nothing is written unless the whole file stays valid.
-
-    Args:
-        path: Of params.yaml.
-        changes: ``path=value`` pairs separated by blanks, the values in YAML: ``training.steps=50 grid.seeds=[0,1]``.
-            None at all leaves the file as it is.
-
-    Raises:
-        UserError: A path that does not exist, a value that is not YAML, or parameters that are not valid together.
-    """
-    if not changes.strip():
-        return
-    yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 4096, True
-    yaml.brace_single_entry_mapping_in_flow_sequence = True
-    yaml.Representer = _Representer
-    document = _read(path, yaml)
-    for change in changes.split():
-        _assign(document, *change.partition("=")[::2])
-    text = io.StringIO()
-    yaml.dump(document, text)
-    validate(YAML(typ="safe").load(text.getvalue()))
-    write_text(path, text.getvalue())
-
-
-def _assign(document: Any, where: str, value: str) -> None:
-    *parents, last = where.split(".")
-    section = document
-    for key in parents:
-        section = section.get(key) if isinstance(section, Mapping) else None
-    if not value or not isinstance(section, MutableMapping) or last not in section:
-        raise UserError(f"{where}={value}: should be path=value, with a path that stands in params.yaml")
-    try:
-        section[last] = YAML().load(value)
-    except YAMLError:
-        raise UserError(f"{where}={value}: the value is not YAML; write it without blanks, as in [0,1]") from None
