@@ -7,7 +7,7 @@ import pytest
 from support import ROOT
 
 from pipeline.core import identity as sources
-from pipeline.core.identity import import_closure, imports_of, source_file, code_hash
+from pipeline.core.identity import code_hash, import_closure, imports_of, source_file
 
 
 def really_imported(module: str) -> set[str]:
