@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 from fabricated import Training, hump
-from support import ROOT, blobs, parameters, write_dataset
+from support import ROOT, blobs, parameters
 
 from benchmarks import samplers as bench
+from pipeline.data.dataset import write
 from pipeline.runs.params import load
 
 PEAKS = {"median": 0.5, "krum": 30.0}
@@ -29,7 +30,7 @@ def damage(cell) -> float:
 def table(tmp_path_factory):
     """The truth of a formula."""
     folder = tmp_path_factory.mktemp("root")
-    write_dataset(folder / "data" / "dataset.safetensors", blobs())
+    write(folder / "data" / "dataset.safetensors", blobs())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.runs.evaluator.train", Training(damage))
         return bench.truth(folder, PARAMS, 101)
@@ -48,7 +49,7 @@ def test_the_truth_is_the_whole_grid_on_five_seeds(table):
 
 
 def test_what_was_trained_before_is_not_trained_again(monkeypatch, tmp_path):
-    write_dataset(tmp_path / "data" / "dataset.safetensors", blobs())
+    write(tmp_path / "data" / "dataset.safetensors", blobs())
     training = Training(damage)
     monkeypatch.setattr("pipeline.runs.evaluator.train", training)
     first = bench.truth(tmp_path, PARAMS, 26)

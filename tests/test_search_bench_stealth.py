@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 from fabricated import Training, hump, visible
-from support import ROOT, blobs, parameters, write_dataset
+from support import ROOT, blobs, parameters
 
 from benchmarks import stealth as bench_stealth
+from pipeline.data.dataset import write
 from pipeline.runs.edit import overlaid
 
 PARAMS = parameters(
@@ -30,7 +31,7 @@ def damage(cell) -> float:
 def table(tmp_path_factory):
     """The truth of a formula."""
     folder = tmp_path_factory.mktemp("root")
-    write_dataset(folder / "data" / "dataset.safetensors", blobs())
+    write(folder / "data" / "dataset.safetensors", blobs())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.runs.evaluator.train", Training(damage))
         return bench_stealth.truth(folder, PARAMS, 21)

@@ -128,32 +128,32 @@ def validate(raw: Any) -> Params:
     """
     if not isinstance(raw, Mapping):
         raise UserError("params.yaml: should be a mapping of sections")
-    faults = [
-        f"{name} = ...: unknown section; {allowed(name, Params.model_fields)}"
-        for name in raw
-        if name not in Params.model_fields
-    ]
-    sections: dict[str, Any] = {}
-    for name, field in Params.model_fields.items():
-        try:
-            annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-            sections[name] = _section(annotation, raw, name)
-        except UserError as error:
-            faults.append(str(error))
-    for needed, check in CHECKS:
-        if all(name in sections for name in needed):
-            faults += check(sections)
-    if faults:
-        raise UserError(
-            "params.yaml is not valid:\n" + "\n".join(f"  {line}" for fault in faults for line in fault.splitlines())
-        )
+    unknown = [f"{name} = ...: unknown section; {allowed(name, SECTIONS)}" for name in raw if name not in SECTIONS]
+    missing = [f"{name}: missing section" for name in SECTIONS if name not in raw]
+    sections, faults = checked({name: value for name, value in raw.items() if name in SECTIONS})
+    if faults := [*unknown, *missing, *faults]:
+        raise UserError("params.yaml is not valid:\n" + "\n".join(f"  {fault}" for fault in faults))
     return Params.model_construct(**sections)
 
 
-def _section(annotation: Any, raw: Mapping[str, Any], name: str) -> Any:
-    if name not in raw:
-        raise UserError(f"{name}: missing section")
-    return parse(annotation, raw[name], name)
+SECTIONS = list(Params.model_fields)
+
+
+def checked(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the validated sections among those in ``raw``, and every fault found in and between them, a line each."""
+    sections: dict[str, Any] = {}
+    faults: list[str] = []
+    for name in filter(raw.__contains__, SECTIONS):
+        field = Params.model_fields[name]
+        annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        try:
+            sections[name] = parse(annotation, raw[name], name)
+        except UserError as error:
+            faults += str(error).splitlines()
+    for needed, check in CHECKS:
+        if all(name in sections for name in needed):
+            faults += [line for fault in check(sections) for line in fault.splitlines()]
+    return sections, faults
 
 
 def _names_exist(section: str, field: str, known: str) -> tuple[tuple[str, ...], Check]:
