@@ -92,10 +92,15 @@ def write_study(root, params, name):
         ],
         "transfer": [
             row
-            for source in defences
-            for target in defences
+            for found_for in defences
+            for applied_to in defences
             for row in rows(
-                fresh, 7.0, 0.3 if source == target else 0.2, from_defence=source, to_defence=target, trial=2
+                fresh,
+                7.0,
+                0.3 if found_for == applied_to else 0.2,
+                from_defence=found_for,
+                to_defence=applied_to,
+                trial=2,
             )
         ],
     }

@@ -21,7 +21,7 @@ from pipeline.simulator.metrics import FINAL_METRICS
 CLEAN = "none"
 GROUP = ["attack", "defence", "partition"]
 PAIR = ["defence", "partition", "seed"]
-HEADLINE = {
+HEADLINE_COLUMNS = {
     "clean": "clean",
     "clean_half_width": "clean_half_width",
     "worst_attack": "attack",
@@ -30,7 +30,7 @@ HEADLINE = {
     "degradation": "degradation",
     "half_width": "degradation_half_width",
 }
-FOUND = {
+FOUND_COLUMNS = {
     "found_attack": "attack",
     "found_strength": "strength",
     "found_accuracy": "accuracy",
@@ -150,12 +150,12 @@ def diverged_groups(compared: pd.DataFrame) -> pd.DataFrame:
 def summary_rows(tables: Tables, partition: str) -> dict[str, dict[str, Any]]:
     """Return ``<partition>.<defence>`` -> the small numbers that sum it up; ``partition`` is the searched one."""
     rows = {
-        f"{row['partition']}.{row['defence']}": {new: plain(row[old]) for new, old in HEADLINE.items()}
+        f"{row['partition']}.{row['defence']}": {new: plain(row[old]) for new, old in HEADLINE_COLUMNS.items()}
         for row in tables.heads.to_dict("records")
     }
     for row in tables.search.worst["found"].to_dict("records") if tables.search else []:
         of_grid = rows.get(f"{partition}.{row['defence']}", {})
-        of_grid.update({new: plain(row[old]) for new, old in FOUND.items()})
+        of_grid.update({new: plain(row[old]) for new, old in FOUND_COLUMNS.items()})
     return rows
 
 

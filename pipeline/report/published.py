@@ -10,7 +10,7 @@ from pipeline.core.errors import UserError
 from pipeline.report.analysis import GROUP
 
 NUMBERS = ["mean", "sd"]
-COLUMNS = [*GROUP, *NUMBERS, "unit", "source"]
+COLUMNS = [*GROUP, *NUMBERS, "unit", "reference"]
 UNITS = {"percent": 0.01, "fraction": 1.0}
 
 
@@ -19,10 +19,10 @@ def read_published(path: Path) -> pd.DataFrame:
 
     Args:
         path: A CSV file with the columns attack, defence and partition (names in params.yaml), mean and sd over the
-            authors' runs (sd may be empty), unit (percent or fraction) and source.
+            authors' runs (sd may be empty), unit (percent or fraction) and reference.
 
     Returns:
-        ``GROUP``, ``published`` and ``published_sd`` (fractions, the latter NaN where none is given), ``source``.
+        ``GROUP``, ``published`` and ``published_sd`` (fractions, the latter NaN where none is given), ``reference``.
 
     Raises:
         UserError: The file is missing, holds other columns, no number, an unknown unit or a row twice.
@@ -38,7 +38,7 @@ def read_published(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: {fault}")
     scale = rows["unit"].map(UNITS)
     numbers = {"published": _numbers(rows["mean"]) * scale, "published_sd": _numbers(rows["sd"]) * scale}
-    return rows[GROUP].assign(**numbers, source=rows["source"])
+    return rows[GROUP].assign(**numbers, reference=rows["reference"])
 
 
 def _fault(rows: pd.DataFrame) -> str | None:
@@ -70,11 +70,11 @@ def beside(published: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row for each published one, in order: ``GROUP``, ``published``, ``published_sd``, ``ours``,
-        ``ours_half_width``, ``difference`` (ours minus published) and ``source``; NaN where we have not trained it.
+        ``ours_half_width``, ``difference`` (ours minus published) and ``reference``; NaN where we have not trained it.
 
     Example:
         >>> names = {"attack": ["alie"], "defence": ["krum"], "partition": ["iid"]}
-        >>> theirs = pd.DataFrame({**names, "published": [0.5], "published_sd": [0.1], "source": ["table 1"]})
+        >>> theirs = pd.DataFrame({**names, "published": [0.5], "published_sd": [0.1], "reference": ["table 1"]})
         >>> ours = pd.DataFrame({**names, "accuracy": [0.75], "accuracy_half_width": [0.02]})
         >>> float(beside(theirs, ours)["difference"].iloc[0])
         0.25
@@ -83,4 +83,4 @@ def beside(published: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     measured = measured.rename(columns={"accuracy": "ours", "accuracy_half_width": "ours_half_width"})
     both = published.merge(measured, how="left", on=GROUP)
     both["difference"] = both["ours"] - both["published"]
-    return both[[*GROUP, "published", "published_sd", "ours", "ours_half_width", "difference", "source"]]
+    return both[[*GROUP, "published", "published_sd", "ours", "ours_half_width", "difference", "reference"]]

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline.report.intervals import holm, mean_of_all, p_greater, t_half_width
 from pipeline.report.search_results import StudyResult
+from pipeline.search.pareto import non_dominated
 
 CELL = ["study", "mode", "defence", "byzantine"]
 WHAT = ["attack", "parameters", "strength"]
@@ -201,21 +201,6 @@ def pareto_front(trials: pd.DataFrame, confirmed: pd.DataFrame) -> pd.DataFrame:
     return front.merge(rerun, how="left", on=[*CELL, "trial"])
 
 
-def non_dominated(rows: pd.DataFrame) -> np.ndarray:
-    """Return which rows no other row dominates: not less degradation, not more flagged, and better in one of them.
-
-    Example:
-        >>> table = pd.DataFrame({"degradation": [0.5, 0.4, 0.4, 0.6], "flagged": [0.2, 0.1, 0.3, 0.9]})
-        >>> non_dominated(table).tolist()
-        [True, True, False, True]
-    """
-    gained, shown = rows["degradation"].to_numpy(), rows["flagged"].to_numpy()
-    as_good = (gained >= gained[:, None]) & (shown <= shown[:, None])
-    better = (gained > gained[:, None]) | (shown < shown[:, None])
-    dominated: np.ndarray = np.any(as_good & better, axis=1)
-    return ~dominated
-
-
 def breakdown_curves(confirmed: pd.DataFrame) -> pd.DataFrame:
     """Return the degradation against f of the literature's and of the found attack, of mode breakdown."""
     rows = confirmed[(confirmed["mode"] == "breakdown") & confirmed["candidate"].isin([LITERATURE, FOUND])]
@@ -236,16 +221,16 @@ def transfer_table(studies: Sequence[StudyResult], confidence: float) -> pd.Data
 def _moved(name: str, transfer: pd.DataFrame, confidence: float) -> Iterator[dict[str, Any]]:
     pairs = transfer.groupby(["from_defence", "to_defence"], sort=False)
     effects = {pair: rows.set_index("seed")["degradation"] for pair, rows in pairs}
-    for (source, target), effect in effects.items():
-        lost = effects[target, target] - effect
+    for (from_defence, to_defence), effect in effects.items():
+        lost = effects[to_defence, to_defence] - effect
         yield {
             "study": name,
-            "from_defence": source,
-            "to_defence": target,
+            "from_defence": from_defence,
+            "to_defence": to_defence,
             "seeds": len(effect),
             "degradation": mean_of_all(effect),
             "degradation_half_width": t_half_width(effect, confidence),
-            "own": mean_of_all(effects[target, target]),
+            "own": mean_of_all(effects[to_defence, to_defence]),
             "lost": mean_of_all(lost),
             "lost_half_width": t_half_width(lost, confidence),
         }

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pipeline.search.measure import means, of_target
+from pipeline.search.pareto import non_dominated
 from pipeline.search.study import Candidate, Parameters, Study, Target
 
 
@@ -47,17 +48,14 @@ def _candidate(target: Target, label: str, ranked: pd.DataFrame, attack: str, pa
 
 
 def _worst(study: Study, target: Target, ranked: pd.DataFrame) -> Iterator[Candidate]:
-    kept, label = (front(ranked), "front") if study.mode == "stealth" else (ranked, "found")
-    count = len(kept) if study.mode == "stealth" else study.params.search.finalists
-    for rank, row in enumerate(kept.head(count).to_dict("records"), 1):
-        name = f"front_{rank}" if label == "front" else _numbered(label, rank)
-        yield Candidate(target, int(row["trial"]), name, row["attack"], json.loads(row["parameters"]))
-
-
-def front(ranked: pd.DataFrame) -> pd.DataFrame:
-    """Return the Pareto front of rows in falling order of degradation: each is flagged less than all before it."""
-    before = ranked["flagged"].cummin().shift(fill_value=float("inf"))
-    return ranked[ranked["flagged"] < before]
+    if study.mode == "stealth":
+        distinct = ranked.drop_duplicates(["degradation", "flagged"])
+        kept = distinct[non_dominated(distinct)]
+    else:
+        kept = ranked.head(study.params.search.finalists)
+    for rank, row in enumerate(kept.to_dict("records"), 1):
+        label = f"front_{rank}" if study.mode == "stealth" else _numbered("found", rank)
+        yield Candidate(target, int(row["trial"]), label, row["attack"], json.loads(row["parameters"]))
 
 
 def _numbered(label: str, rank: int) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.runs.evaluator import Evaluator, Outcome, Split
+from pipeline.runs.evaluator import Evaluator, Outcome, SplitName
 from pipeline.search.study import Candidate, Study, Target
 
 
 def measure(
-    study: Study, candidates: Sequence[Candidate], split: Split, evaluator: Evaluator, title: str
+    study: Study, candidates: Sequence[Candidate], split: SplitName, evaluator: Evaluator, title: str
 ) -> pd.DataFrame:
     """Return a row for every candidate and seed, equal defences side by side in one batched program.
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.attacks import Choice, Range, Space, TunableAttack, VectorAttack
+from pipeline.attacks import Choice, Range, Space, VectorAttack
 from pipeline.attacks.space import Value
 from pipeline.core.files import content_hash
 from pipeline.runs import params as parameters
 from pipeline.runs.params import Params
 from pipeline.runs.plan import planned
+from pipeline.runs.search_checks import literature
 from pipeline.simulator.cell import Cell, Threat
 
 Parameters = dict[str, Value]
@@ -55,7 +56,7 @@ class Study:
     name: str
 
     @property
-    def declared(self) -> parameters.Study:
+    def declared(self) -> parameters.StudyEntry:
         """The entry of params.yaml."""
         return self.params.studies[self.name]
 
@@ -110,16 +111,7 @@ class Study:
 
     def literature(self, name: str, byzantine: int) -> list[Parameters]:
         """Return the published parameters of an attack, the default first; none where publications give none."""
-        attack, threat = self.attack(name), self.threats[byzantine]
-        base = self._base(name)
-        if not isinstance(attack, TunableAttack):
-            return [base]
-        strengths = attack.literature(threat.received, threat.tolerated)
-        return [{**base, "strength": theta} for theta in strengths]
-
-    def _base(self, name: str) -> Parameters:
-        """Return the values of params.yaml for what is searched, without the strength."""
-        return {p: getattr(self.attack(name), p) for p in self.spaces[name] if p != "strength"}
+        return literature(self.attack(name), self.spaces[name], self.threats[byzantine])
 
     def startup(self, byzantine: int) -> list[Proposal]:
         """Return what is tried first: the literature of every attack, then a grid over each, in turn."""
@@ -137,8 +129,9 @@ class Study:
         choices = {p: entry.values for p, entry in space.items() if isinstance(entry, Choice)}
         combinations = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
         strengths = _evenly(space["strength"], count) if "strength" in space else []
+        base = {p: getattr(self.attack(name), p) for p in space if p != "strength"}
         for position in range(count if strengths else min(count, len(combinations))):
-            point = {**self._base(name), **combinations[position % len(combinations)]}
+            point = {**base, **combinations[position % len(combinations)]}
             if strengths:
                 point["strength"] = strengths[position % len(strengths)]
             if not any(_alike(point, other) for other in published):

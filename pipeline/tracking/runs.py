@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -104,6 +104,19 @@ class StudyRuns(NamedTuple):
     study: Whole
     trials: list[Whole]
     view: str
+
+
+Group = tuple[str, str, str]  # attack, defence, partition
+Cell = TypeVar("Cell", Planned, Record)
+
+
+def by_group(cells: Iterable[Cell]) -> dict[Group, list[Cell]]:
+    """Return the cells by attack, defence and partition, the seeds of each in order."""
+    groups: dict[Group, list[Cell]] = {}
+    for cell in cells:
+        planned = cell.planned if isinstance(cell, Record) else cell
+        groups.setdefault(planned.group, []).append(cell)
+    return groups
 
 
 def group_heading(cells: Sequence[Planned], keys: Sequence[str]) -> Heading:

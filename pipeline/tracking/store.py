@@ -1,4 +1,4 @@
-"""Where MLflow keeps the runs of this project, and what is known of the source. Nothing here calls MLflow."""
+"""Where MLflow keeps the runs of this project, and the tags that identify the code. Nothing here calls MLflow."""
 
 import logging
 import os
@@ -24,8 +24,8 @@ def default_uri(root: Path) -> str:
     return f"sqlite:///{root.resolve()}/tracking/mlflow.db"
 
 
-def source_tags(root: Path) -> dict[str, str]:
-    """Return the commit, and whether the working tree differs from it."""
+def code_tags(root: Path) -> dict[str, str]:
+    """Return tags with the commit, and whether the working tree differs from it."""
     elsewhere = [f":!{path}" for path in WRITTEN_BY_DVC]
     commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--", ".", *elsewhere)
     dirty = "unknown" if changes is None else str(bool(changes)).lower()

@@ -27,7 +27,7 @@ from mlflow.exceptions import MlflowException
 from pipeline.core.errors import UserError
 from pipeline.runs.params import Params
 from pipeline.runs.plan import Planned
-from pipeline.runs.store import Record, groups
+from pipeline.runs.store import Record
 from pipeline.simulator.loop import Watch
 from pipeline.tracking.runs import (
     DESCRIPTION,
@@ -35,22 +35,24 @@ from pipeline.tracking.runs import (
     VIEW,
     Content,
     Experiment,
+    Group,
     Heading,
     Point,
     StudyRuns,
     analysis_run,
+    by_group,
     experiment_tags,
     group_content,
     group_heading,
     mean_points,
 )
-from pipeline.tracking.store import artifacts, default_uri, lock_file, quiet, refuse_moved, source_tags, uri
+from pipeline.tracking.store import artifacts, code_tags, default_uri, lock_file, quiet, refuse_moved, uri
 
 METRICS_A_CALL = 1000  # MLflow's limits
 PARAMS_A_CALL = 100
 ROW = {"train": "attack", "search": "study"}  # the tag that names a row of a stage
 DIGEST_LENGTH = 8  # what MLflow itself uses: it shows the digest in the table of runs
-PARENT, SOURCE = "mlflow.parentRunId", "mlflow.source.name"
+PARENT = "mlflow.parentRunId"
 
 ToPublish = tuple[Heading, Callable[[], Content]]
 
@@ -69,7 +71,7 @@ class Tracker:
         self._root, self._uri = root.resolve(), uri(root)
         self._outer = os.environ.pop("MLFLOW_RUN_ID", None)
         self._lock = FileLock(lock_file(root, self._uri))
-        self._tags = {**source_tags(root), "data_hash": data_hash, "torch": version("torch")}
+        self._tags = {**code_tags(root), "data_hash": data_hash, "torch": version("torch")}
         self._dataset = _dataset(params.data.source.name, data_hash)
         with self._lock:
             self._client, self._experiments = self._open()
@@ -83,7 +85,7 @@ class Tracker:
             keys: The key of the cell in each folder.
         """
         headings = {}
-        for group, members in _by_group(cells).items():
+        for group, members in by_group(cells).items():
             headings[group] = group_heading(members, [keys[planned.folder] for planned in members])
         with self._lock:
             parent, finished = self._prepare("train", attack, {heading.key for heading in headings.values()})
@@ -95,7 +97,7 @@ class Tracker:
     def publish_row(self, attack: str, records: Sequence[Record]) -> None:
         """Make MLflow hold exactly these results for this attack."""
         runs: list[ToPublish] = []
-        for members in groups(records).values():
+        for members in by_group(records).values():
             heading = group_heading([record.planned for record in members], [record.key for record in members])
             runs.append((heading, partial(group_content, members)))
         self._publish("train", attack, runs, len(records))
@@ -278,11 +280,11 @@ class LiveRow:
         attack: str,
         parent: str,
         cells: Sequence[Planned],
-        headings: Mapping[tuple[str, str, str], Heading],
+        headings: Mapping[Group, Heading],
     ) -> None:
         self._tracker, self._attack, self._parent, self._headings = tracker, attack, parent, headings
-        self._folders = {group: [c.folder for c in members] for group, members in _by_group(cells).items()}
-        self._runs: dict[tuple[str, str, str], str] = {}
+        self._folders = {group: [c.folder for c in members] for group, members in by_group(cells).items()}
+        self._runs: dict[Group, str] = {}
         self._logged: dict[str, set[tuple[str, int]]] = {}
 
     def watch(self, cells: Sequence[Planned]) -> Watch:
@@ -294,7 +296,7 @@ class LiveRow:
         place = {planned.folder: position for position, planned in enumerate(cells)}
         whole = {
             self._run(group): [place[folder] for folder in self._folders[group]]
-            for group in _by_group(cells)
+            for group in by_group(cells)
             if group in self._headings and place.keys() >= set(self._folders[group])
         }
 
@@ -308,24 +310,17 @@ class LiveRow:
 
     def finish(self, records: Sequence[Record]) -> None:
         """Finish the runs that were watched and publish the others; MLflow then holds what ``publish_row`` makes."""
-        results = groups(records)
+        results = by_group(records)
         for group, run_id in self._runs.items():
             self._tracker.complete(run_id, group_content(results[group]), self._logged[run_id])
         self._tracker.publish_row(self._attack, records)
 
-    def _run(self, group: tuple[str, str, str]) -> str:
+    def _run(self, group: Group) -> str:
         """Return the live run of a group."""
         if group not in self._runs:
             run_id = self._tracker.start("train", self._attack, self._headings[group], self._parent)
             self._runs[group], self._logged[run_id] = run_id, set()
         return self._runs[group]
-
-
-def _by_group(cells: Sequence[Planned]) -> dict[tuple[str, str, str], list[Planned]]:
-    by_group: dict[tuple[str, str, str], list[Planned]] = {}
-    for planned in cells:
-        by_group.setdefault(planned.group, []).append(planned)
-    return by_group
 
 
 def _metrics(points: Sequence[Point]) -> list[Metric]:
@@ -338,10 +333,10 @@ def _params(heading: Heading) -> list[Param]:
 
 
 def _stage_tags(stage: str, row: str) -> dict[str, str]:
-    """Return the tags of every run of a stage; MLflow shows the source, the stage's name in dvc.yaml, as a column."""
+    """Return the tags of every run of a stage; MLflow's own column Source shows the stage's name in dvc.yaml."""
     if not row:
-        return {"stage": stage, SOURCE: stage}
-    return {"stage": stage, ROW[stage]: row, SOURCE: f"{stage}@{row}"}
+        return {"stage": stage, "mlflow.source.name": stage}
+    return {"stage": stage, ROW[stage]: row, "mlflow.source.name": f"{stage}@{row}"}
 
 
 def _dataset(name: str, data_hash: str) -> DatasetInput:
