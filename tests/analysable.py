@@ -10,7 +10,7 @@ from support import blobs, write_dataset
 
 from pipeline.core.files import file_hash, write_json, write_text
 from pipeline.report import report
-from pipeline.report.report_text import Sections
+from pipeline.report.pictures import draw_labels
 from pipeline.report.search_results import COLUMNS
 from pipeline.runs import store
 from pipeline.runs.plan import grid_row
@@ -118,9 +118,9 @@ def results(root, params) -> Path:
     return root
 
 
-def undrawn(params, data, findings, folder) -> Sections:
+def undrawn(params, data, findings):
     """Take the place of ``report.draw`` where only text and tables matter: drawing all takes seconds."""
-    return Sections(report.draw_labels(params, data), [], [])
+    return {"labels": draw_labels(params, data)}
 
 
 def outputs(root) -> dict[str, bytes]:

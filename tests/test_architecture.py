@@ -27,6 +27,7 @@ OWNERS = {
     "mlflow": {"tracking"},
     "optuna": {"search", "report"},
     "matplotlib": {"report"},
+    "jinja2": {"report"},
     "pandas": {"search", "report", "tracking"},
     "scipy": {"core.elementary", "report"},
     "numba": {"core.kernels"},

@@ -142,11 +142,6 @@ def wide_curves(measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def diverged_groups(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of ``comparison`` in which a run diverged."""
-    return compared[compared["diverged"] > 0].reset_index(drop=True)
-
-
 def summary_rows(tables: Tables, partition: str) -> dict[str, dict[str, Any]]:
     """Return ``<partition>.<defence>`` -> the small numbers that sum it up; ``partition`` is the searched one."""
     rows = {

@@ -5,20 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from pipeline.report.figures import WIDTH, in_house_style
+from pipeline.report.figures.style import WIDTH, in_house_style
 
-READ_LABELS = (
-    "In the pictures, a column is a worker and a row a class; a cell holds how many training samples of the class the "
-    "worker has, for the first seed of the grid. Other seeds draw other splits of the same kind. Even rows mean that "
-    "workers hold alike data; a column with one or two dark cells is a worker that knows one or two classes. Byzantine "
-    "workers, on the right, read their samples only when they behave or attack through their data. The table says what "
-    "this does to gradients: g_i is the gradient of honest worker i over all its samples at the initial parameters, g "
-    "the mean of the g_i. Theory asks that mean |g_i - g|² <= G² + B² |g|²; the table holds the least G with B = 0 and "
-    "the least B with G = 0, of which each alone suffices at this point. G carries the scale of the gradients, so "
-    "compare it for one model and one data set only. B is relative: above 1, the honest workers differ by more than "
-    "they have in common. No partition has 0, because shares are finite. Both are measured before training and bound "
-    "nothing later; B grows where g becomes small."
-)
 NUMBERED = 20  # workers or classes at most, for their counts to be read
 TICKS = 20  # at most, for workers and for classes
 
@@ -72,5 +60,5 @@ def _write_counts(axes: Axes, counts: np.ndarray, first: int, most: int) -> None
 
 
 def _ticks(numbers: range, of: int) -> range:
-    """Return every number, or every k-th where they are some ``of`` many."""
+    """Return every number, or every k-th where there are ``of`` of them in all and that is too many."""
     return numbers[:: -(-of // TICKS)]
