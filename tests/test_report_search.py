@@ -73,7 +73,10 @@ def test_the_worst_of_each_defence(grid, made):
     for found in tables.worst["found"].to_dict("records"):
         assert table[found["defence"]][5:] == [interval(found, "accuracy"), interval(found, "degradation")]
     best = max(tables.worst["found"].to_dict("records"), key=lambda row: row["accuracy"])
-    assert f"when the attacker chooses: {best['defence']} keeps most, {interval(best, 'accuracy')} %" in text
+    assert (
+        f"when the attacker chooses: {best['defence']} keeps the highest accuracy, {interval(best, 'accuracy')} %"
+        in text
+    )
 
 
 def test_fronts_breakdowns_and_transfers(grid, made):
@@ -96,7 +99,7 @@ def test_diverged_runs_are_counted(grid, made):
     ipm = made[1]
     diverged = replace(ipm, trials=ipm.trials.assign(diverged=ipm.trials["trial"] == 0))
     count, runs, confirmed = diverged.trials["diverged"].sum(), len(ipm.trials), len(ipm.confirmation)
-    expected = f"In the search, diverged: {count} of {runs} trial runs, 0 of {confirmed} confirmation runs.\n"
+    expected = f"In the search, {count} of {runs} trial runs and 0 of {confirmed} confirmation runs diverged.\n"
     assert expected in told(grid, [diverged])
 
 

@@ -1,4 +1,4 @@
-"""Everything that the report tells, read and computed from the results."""
+"""Everything the report tells, read and computed from the results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from pipeline.runs.store import read_row
 
 @dataclass(frozen=True)
 class Findings:
-    """All numbers that the report tells.
+    """All numbers in the report.
 
     Attributes:
         tables: Of the grid and the searches.

@@ -21,7 +21,7 @@ from pipeline.runs.params import Params
 
 
 def analyse(root: Path, params: Params) -> None:
-    """Write ``results/summary.json``, ``results/metrics/`` and ``reports/`` from the results that params.yaml states.
+    """Write ``results/summary.json``, ``results/metrics/`` and ``reports/`` from the results of params.yaml.
 
     Raises:
         UserError: The data, a result or the published numbers are missing or broken, or a result belongs to other

@@ -24,8 +24,8 @@ DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 def export(path: Path, results: Sequence[StudyResult]) -> None:
     """Write the studies into the SQLite file ``path``; a file that holds them already is kept.
 
-    There is an Optuna study for each study of params.yaml, defence and number of Byzantine workers, as
-    :func:`optuna_studies` gives them.
+    There is one Optuna study per study of params.yaml, defence and number of Byzantine workers, as
+    :func:`optuna_studies` returns them.
     """
     wanted = {(name, result.description["key"]) for result in results for name, _ in _targets(result)}
     if path.exists() and _held(path) == wanted:
@@ -38,7 +38,7 @@ def export(path: Path, results: Sequence[StudyResult]) -> None:
 
 
 def _storage(path: Path) -> optuna.storages.RDBStorage:
-    """Return the database ``path``; it is not forced to disk after every trial, it can be made again."""
+    """Return the database ``path``; it is not forced to disk after every trial, as it can be made again."""
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, check_same_thread=False)
@@ -60,7 +60,7 @@ def optuna_studies(result: StudyResult, storage: optuna.storages.BaseStorage | N
     """Return the Optuna studies of one study of params.yaml, in memory or in ``storage``.
 
     A trial's values are means over the seeds; its user attributes hold origin, attack, the degradation for every seed,
-    and for how many of them training diverged.
+    and for how many of the seeds training diverged.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     objectives = OBJECTIVES if result.description["mode"] == "stealth" else OBJECTIVES[:1]
@@ -104,7 +104,7 @@ def _trial(rows: pd.DataFrame, spaces: Mapping[str, Any], objectives: Sequence[s
 def _parameters(
     attack: str, chosen: Mapping[str, Any], spaces: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """Return what varied, with its distributions; of several attacks, the attack too."""
+    """Return the parameters that varied, with their distributions; where there are several attacks, the attack too."""
     varied = {name: described for name, described in spaces[attack].items() if len(described.get("choices", "..")) > 1}
     prefix = "" if len(spaces) == 1 else f"{attack}."
     params = {f"{prefix}{name}": chosen[name] for name in varied}

@@ -1,4 +1,4 @@
-"""What the report says of the searches: the numbers of ``templates/search.md.j2``."""
+"""The numbers that ``templates/search.md.j2`` tells of the searches."""
 
 import json
 import math
@@ -14,7 +14,7 @@ Row = dict[Any, Any]
 
 
 def search_context(search: SearchTables, studies: Sequence[StudyResult]) -> dict[str, Any]:
-    """Return what the template names; a list of which there is nothing is empty."""
+    """Return the variables of the template; what there is nothing of is an empty list."""
     costliest = worst(search)
     return {
         "worst": costliest,
@@ -53,7 +53,7 @@ def compared(search: SearchTables, studies: Sequence[StudyResult]) -> list[Row]:
 
 
 def verdict(row: Mapping[Any, Any]) -> str:
-    """Return in words what the test says of a row of ``literature_and_found``."""
+    """Return in words what the test says about a row of ``literature_and_found``."""
     if not math.isfinite(row["p_adjusted"]):
         return "not tested"
     if row["literature_attack"] == row["found_attack"] and row["literature_parameters"] == row["found_parameters"]:
@@ -62,7 +62,7 @@ def verdict(row: Mapping[Any, Any]) -> str:
 
 
 def at_limit(parameters: str, space: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Return whether a parameter is within 1 % of an end of its range; zero is no end, as nothing lies beyond it."""
+    """Return whether a parameter is within 1 % of an end of its range; zero is not counted, nothing lies beyond."""
     ends = [(name, entry[end]) for name, entry in space.items() for end in ("low", "high") if entry.get(end)]
     values = json.loads(parameters)
     return any(math.isclose(values[name], end, rel_tol=0.01) for name, end in ends)

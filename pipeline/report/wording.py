@@ -45,17 +45,17 @@ def percent(fraction: float) -> str:
 
 
 def points(fraction: float, sign: str = "") -> str:
-    """Return a fraction in percentage points, n/a for what is not known.
+    """Return a fraction in percentage points, n/a if it is not known.
 
     Args:
         fraction: A difference of accuracies.
-        sign: ``+`` to write the sign of a positive number, too.
+        sign: ``+`` to give positive numbers their sign, too.
     """
     return f"{100 * fraction:{sign}.1f}" if math.isfinite(fraction) else "n/a"
 
 
 def uncertain(value: float, half_width: float) -> str:
-    """Return ``mean ± half width`` of fractions, in percent; n/a for what is not known.
+    """Return ``mean ± half width`` of fractions, in percent; n/a stands for what is not known.
 
     Example:
         >>> uncertain(0.5, 0.012), uncertain(0.5, float("nan"))
@@ -65,12 +65,12 @@ def uncertain(value: float, half_width: float) -> str:
 
 
 def interval(row: Mapping[str, Any], name: str) -> str:
-    """Return a number of a row of a table with its half width, as :func:`uncertain` does."""
+    """Return a number of a table's row with its half width, written as :func:`uncertain` does."""
     return uncertain(row[name], row[f"{name}_half_width"])
 
 
 def three_digits(row: Mapping[str, Any], name: str) -> str:
-    """Return a number of a row with its half width, three digits each; n/a for what is not known."""
+    """Return a number of a table's row with its half width, three digits each; n/a stands for what is not known."""
     numbers = (row[name], row[f"{name}_half_width"])
     return " ± ".join(f"{number:.3g}" if math.isfinite(number) else "n/a" for number in numbers)
 

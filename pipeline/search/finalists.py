@@ -13,10 +13,10 @@ from pipeline.search.study import Candidate, Parameters, Study, Target
 def finalists(study: Study, trials: pd.DataFrame) -> list[Candidate]:
     """Return what is confirmed for every target: the literature, and the worst trials or the Pareto front.
 
-    ``literature`` is the default, ``literature_2`` a further published value; in mode worst ``literature_<attack>`` the
-    default of each attack and ``literature`` the one of them that hurts most. ``found``, ``found_2``, ... are the
-    trials with the largest mean degradation, of equal ones the first; in mode stealth ``front_1``, ``front_2``, ... is
-    the Pareto front, from the largest degradation down.
+    ``literature`` is the default and ``literature_2`` a further published value; in mode worst, ``literature_<attack>``
+    is the default of each attack and ``literature`` the one that hurts most. ``found``, ``found_2``, ... are the trials
+    with the largest mean degradation (the earlier one where two are equal); in mode stealth, ``front_1``, ``front_2``,
+    ... are the Pareto front, from the largest degradation down.
     """
     ranked = means(trials).sort_values(["degradation", "trial"], ascending=[False, True], kind="stable")
     chosen = []

@@ -7,7 +7,7 @@ import pandas as pd
 def non_dominated(rows: pd.DataFrame) -> np.ndarray:
     """Return which rows form the Pareto front of ``degradation`` (more is better) and ``flagged`` (less is better).
 
-    A row is dominated if some other row is at least as good in both and better in one. Equal rows stand or fall
+    A row is dominated if another row is at least as good in both and better in one. Equal rows are kept or dropped
     together.
 
     Example:

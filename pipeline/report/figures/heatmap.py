@@ -15,12 +15,12 @@ Place = tuple[int, int]  # column, row
 
 
 def coloured(table: pd.DataFrame, margin: float, **labels: Any) -> tuple[Figure, Axes, AxesImage]:
-    """Draw a table of fractions, one cell each, on a scale from 0 to 100 %.
+    """Draw a table of fractions as coloured cells, on a scale from 0 to 100 %.
 
     Args:
         table: Its index and columns name the rows and columns.
-        margin: Height of what stands above and below the cells, inches.
-        labels: How the names of the columns are set.
+        margin: Height of everything above and below the cells, in inches.
+        labels: Text properties of the column names.
     """
     figure = Figure(figsize=(WIDTH, margin + 0.42 * len(table)))
     axes = figure.add_subplot()
@@ -33,7 +33,7 @@ def coloured(table: pd.DataFrame, margin: float, **labels: Any) -> tuple[Figure,
 
 
 def write(image: AxesImage, place: Place, text: str, value: float, **font: Any) -> None:
-    """Write into the cell of a fraction, in white where its colour is dark."""
+    """Write into the cell that holds ``value``, in white where the cell is dark."""
     dark = luminance(image.to_rgba(np.array(100 * value))) < 0.18
     image.axes.text(*place, text, ha="center", va="center", color="white" if dark else "black", **font)
 
@@ -46,6 +46,6 @@ def frame(axes: Axes, place: Place, height: float) -> None:
 
 
 def luminance(rgba: Any) -> float:
-    """Return the relative luminance of an sRGB colour, in [0, 1]; on 0.18, black reads as well as white."""
+    """Return the relative luminance of an sRGB colour, in [0, 1]; at 0.18, black and white text read equally well."""
     linear = ((np.array(rgba[:3]) + 0.055) / 1.055) ** 2.4
     return float(linear @ [0.2126, 0.7152, 0.0722])

@@ -1,4 +1,4 @@
-"""Marks and limits that the figures of the searches share. Degradations in percentage points."""
+"""Marks and limits that the figures of the searches share; degradations are in percentage points."""
 
 from typing import Any
 

@@ -23,12 +23,12 @@ def draw(folder: Path, result: StudyResult) -> list[Path]:
     """Draw Optuna's history of all defences and, where several parameters vary, their importance for each.
 
     Returns:
-        The files ``history.<study>.png`` (in mode breakdown ``history.<study>.<defence>.png``, of every b) and
+        The files ``history.<study>.png`` (in mode breakdown ``history.<study>.<defence>.png``, with every b) and
         ``importance.<study>.<defence>.png`` in ``folder``.
     """
     studies = optuna_studies(result)
     drawn = []
-    with warnings.catch_warnings(), pyplot.rc_context():  # Optuna sets a style of its own
+    with warnings.catch_warnings(), pyplot.rc_context():  # Optuna sets its own style
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         for name, beside in _side_by_side(result, studies).items():
             drawn.append(_saved(_history(beside), folder / f"history.{name}.png"))
@@ -44,7 +44,7 @@ def draw(folder: Path, result: StudyResult) -> list[Path]:
 
 
 def _side_by_side(result: StudyResult, studies: Sequence[optuna.Study]) -> dict[str, list[optuna.Study]]:
-    """Return the studies of one picture by its name: all, or in mode breakdown those of a defence."""
+    """Return the studies of each picture by its name: all together, or in mode breakdown one picture per defence."""
     pictures: dict[str, list[optuna.Study]] = {}
     for study in studies:
         name = study.study_name.rpartition(".")[0] if result.description["mode"] == "breakdown" else result.name
@@ -55,7 +55,7 @@ def _side_by_side(result: StudyResult, studies: Sequence[optuna.Study]) -> dict[
 def _history(studies: Sequence[optuna.Study]) -> Axes:
     """Return Optuna's plot of every trial, with a line for the worst so far of each study."""
     axes: Axes = plot_optimization_history(list(studies), target=_damage, target_name="degradation")
-    trials = axes.collections[::2]  # the others are the infeasible trials, of which there are none
+    trials = axes.collections[::2]  # the others are infeasible trials, of which there are none
     colours = colormaps["viridis"](np.linspace(0, 0.9, len(studies)))  # Optuna's repeat after five
     for study, points, colour in zip(studies, trials, colours, strict=True):
         worst = list(accumulate(map(_damage, study.trials), max))

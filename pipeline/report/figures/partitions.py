@@ -1,4 +1,4 @@
-"""The picture of a partition: which worker holds how many samples of which class."""
+"""The picture of a partition: how many samples of each class every worker holds."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ def label_map(counts: np.ndarray, honest: int, partition: str, seed: int) -> Fig
         counts: ``[n, classes]``, honest workers first.
         honest: h, at least 1.
         partition: Its name in params.yaml.
-        seed: For which the shares were drawn.
+        seed: The one for which the shares were drawn.
     """
     workers, classes = counts.shape
     groups = {"honest workers": range(honest), "Byzantine workers": range(honest, workers)}
@@ -43,7 +43,7 @@ def label_map(counts: np.ndarray, honest: int, partition: str, seed: int) -> Fig
 
 
 def _draw_group(axes: Axes, counts: np.ndarray, members: range, most: int) -> AxesImage:
-    """Draw the columns of some workers, numbered from 1, in the scale from 0 to ``most``."""
+    """Draw the columns of some workers, numbered from 1, on a scale from 0 to ``most``."""
     edges = (members.start + 0.5, members.stop + 0.5, -0.5, counts.shape[1] - 0.5)
     image = axes.imshow(counts.T, cmap="Blues", vmin=0, vmax=most, aspect="auto", origin="lower", extent=edges)
     axes.tick_params(length=0)
@@ -52,7 +52,7 @@ def _draw_group(axes: Axes, counts: np.ndarray, members: range, most: int) -> Ax
 
 
 def _write_counts(axes: Axes, counts: np.ndarray, first: int, most: int) -> None:
-    """Write every count but 0 into its cell; ``first`` is the number of the first worker."""
+    """Write every count except 0 into its cell; ``first`` is the number of the first worker."""
     for (worker, label), count in np.ndenumerate(counts):
         if count:
             colour = "white" if count > 0.6 * most else "black"
@@ -60,5 +60,5 @@ def _write_counts(axes: Axes, counts: np.ndarray, first: int, most: int) -> None
 
 
 def _ticks(numbers: range, of: int) -> range:
-    """Return every number, or every k-th where there are ``of`` of them in all and that is too many."""
+    """Return the numbers to print: all, or every k-th so that of ``of`` numbers at most ``TICKS`` are left."""
     return numbers[:: -(-of // TICKS)]

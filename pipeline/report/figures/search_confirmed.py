@@ -87,11 +87,11 @@ def breakdowns(curves: pd.DataFrame, title: str, styles: dict[str, LineStyle]) -
         str(defence): rows for defence, rows in curves[curves["candidate"] == FOUND].groupby("defence", sort=False)
     }
     last = {defence: int(rows["byzantine"].max()) for defence, rows in found.items()}
+    told = curves[curves["candidate"] == LITERATURE]
     for axes, defence in zip(grid, defences, strict=True):
-        for other in defences:
-            axes.plot(found[other]["byzantine"], 100 * found[other]["degradation"], **OTHERS)
-        told = curves[(curves["defence"] == defence) & (curves["candidate"] == LITERATURE)]
-        _breakdown_line(axes, told, LineStyle(GREY, DASHED))
+        for other in found.values():
+            axes.plot(other["byzantine"], 100 * other["degradation"], **OTHERS)
+        _breakdown_line(axes, told[told["defence"] == defence], LineStyle(GREY, DASHED))
         _breakdown_line(axes, found[defence], LineStyle(styles[defence].color, "-"))
         if last[defence] < most:
             axes.axvspan(last[defence] + 0.5, most + 0.5, **NOT_TOLERATED)
@@ -108,7 +108,7 @@ def _breakdown_line(axes: Axes, rows: pd.DataFrame, look: LineStyle) -> None:
 
 
 def _breakdown_entries(refused: bool) -> list[Any]:
-    """Return the legend; ``refused`` if some defence does not tolerate all."""
+    """Return the legend; ``refused`` says whether some defence does not tolerate every f."""
     return [
         entry("found anew at each f", color="black", marker="o", markersize=TRIAL),
         entry("literature's default", color=GREY, marker="o", markersize=TRIAL, linestyle=DASHED),
@@ -120,7 +120,7 @@ def _breakdown_entries(refused: bool) -> list[Any]:
 
 @in_house_style
 def transfer_heatmap(transfer: pd.DataFrame, title: str) -> Figure:
-    """Draw the mean degradation of one study: defence for which a strength was found x defence it is applied to."""
+    """Draw the mean degradation of one study: defence a strength was found for x defence it is applied to."""
     defences = list(transfer["from_defence"].unique())
     table = transfer.pivot(index="from_defence", columns="to_defence", values="degradation").loc[defences, defences]
     figure, axes, image = coloured(table, margin=1.5, rotation=20, ha="right", rotation_mode="anchor")
@@ -136,6 +136,6 @@ def transfer_heatmap(transfer: pd.DataFrame, title: str) -> Figure:
 
 
 def _transferred(row: Mapping[Any, Any]) -> str:
-    """Return the degradation, and beside the diagonal how it differs from that under the defence's own strength."""
+    """Return the degradation, and off the diagonal how it differs from that under the defence's own strength."""
     change = "" if row["from_defence"] == row["to_defence"] else f"\n({-100 * row['lost']:+z.1f})"
     return f"{100 * row['degradation']:.1f}{change}".replace("-", "\N{MINUS SIGN}")

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter
 
 from pipeline.report.figures.marks import CONFIRMED, DEGRADATION, LIMITS, TRIAL, ZERO, bars, dot, limits, outlined
@@ -30,7 +31,7 @@ FURTHER = {**DEFAULT, "linestyle": (0, (1.5, 1.5))}
 
 @dataclass(frozen=True)
 class Axis:
-    """A parameter of an attack as horizontal axis."""
+    """A parameter of an attack as the horizontal axis."""
 
     parameter: str
     label: str
@@ -46,7 +47,7 @@ def strengths(
     Args:
         trials: Of the study.
         confirmed: Of the study.
-        axis: The horizontal one; only trials that differ in nothing else are joined.
+        axis: The horizontal one; only trials that differ in nothing else are joined by a line.
         title: Of the figure.
         styles: Of the defences.
     """
@@ -140,18 +141,21 @@ def fronts(
         of_front = again["candidate"].str.startswith("front_")
         _crosses(axes, again[of_front], outlined("D", 4.5, styles[defence].color))
         axes.set(title=defence, xlim=(-3, 103))
-    entries = [
+    caption(figure, title, _front_entries(), columns=4, ylabel=DEGRADATION)
+    return figure
+
+
+def _front_entries() -> list[Line2D]:
+    return [
         entry("trial (validation)", **dot(GREY, TRIAL), alpha=0.5),
         entry("front (validation)", color="black", marker="o", markersize=3, linewidth=1),
         entry("front, confirmed (test)", **outlined("D", 4.5)),
         entry("literature's default (test)", **outlined("s", 4.5)),
     ]
-    caption(figure, title, entries, columns=4, ylabel=DEGRADATION)
-    return figure
 
 
 def _staircase(axes: Axes, best: pd.DataFrame, colour: str) -> None:
-    """Draw the largest degradation with at most that share flagged."""
+    """Draw the largest degradation that is reached with at most a given share flagged."""
     x, y = 100 * best["flagged"], 100 * best["degradation"]
     axes.step([*x, 100], [*y, y.iloc[-1]], where="post", color=colour, linewidth=1)
     axes.plot(x, y, **dot(colour, 3))
