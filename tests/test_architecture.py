@@ -29,6 +29,7 @@ OWNERS = {
     "mlflow": {"tracking"},
     "optuna": {"search", "report"},
     "matplotlib": {"report"},
+    "jinja2": {"report"},
     "pandas": {"search", "report", "tracking", "interface"},
     "scipy": {"core.kernels.elementary", "report"},
     "numba": {"core.kernels.basis"},

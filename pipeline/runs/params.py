@@ -37,7 +37,7 @@ Sampler = Literal["gp", "tpe", "cmaes", "qmc", "random", "nsgaii"]
 Values = Annotated[tuple[Value, ...], Field(strict=False, min_length=1)]
 
 
-class Study(Schema):
+class StudyEntry(Schema):
     """What is searched: attacks, and where their own spaces are not meant, the space."""
 
     mode: Literal["strength", "worst", "stealth", "breakdown"]
@@ -101,7 +101,7 @@ class Params(Schema):
     defences: dict[Name, Defence]
     attacks: dict[Name, Annotated[Attack, ATTACKS]]
     grid: Grid
-    studies: dict[Name, Study]
+    studies: dict[Name, StudyEntry]
     search: Search
     analysis: Analysis
     execution: Execution
