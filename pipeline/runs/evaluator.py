@@ -21,7 +21,7 @@ SplitName = Literal["validation", "test"]
 class Outcome(NamedTuple):
     """How one cell ended: accuracy (fraction) on one split, whether training diverged, what a filter would flag.
 
-    ``flagged`` is the mean share of Byzantine vectors (``detection.py``); None where nobody asked.
+    ``flagged`` is the mean share of Byzantine vectors (``detection.py``); None where it was not measured.
     """
 
     accuracy: float
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Trains a cell the first time it is asked for.
+    """Trains a cell when its outcome is first needed.
 
     Every outcome is kept in ``.cellcache/evaluations``, so a killed search goes on where it was, and the studies share
     their clean references.
@@ -42,7 +42,7 @@ class Evaluator:
     data_hash: str
 
     def outcomes(self, cells: Sequence[Cell], split: SplitName, title: str, detect: bool = False) -> list[Outcome]:
-        """Return the outcome of every cell on ``split``; with ``detect`` what a filter would flag, too."""
+        """Return the outcome of every cell on ``split``; with ``detect`` also what a filter would flag."""
         files = [self._file(cell, split) for cell in cells]
         known = [_read(file) for file in files]
         unknown = [

@@ -83,7 +83,9 @@ class Execution(Schema):
     """Where and how to compute; no part of any result's identity."""
 
     device: Literal["auto", "cpu", "cuda"]
-    processes: Processes = Field(description="that train at a time, a thread each; auto: one a core, on GPUs one a GPU")
+    processes: Processes = Field(
+        description="that train at a time, with one thread each; auto: one per core, or one per GPU"
+    )
     memory_gb: float | None = Field(
         gt=0, description="memory of a batch, for each process; null: a share of what is free"
     )

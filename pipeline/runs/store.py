@@ -1,4 +1,4 @@
-"""The cells of a row on disk: a folder each, whole or absent, kept while its key matches.
+"""The cells of a row on disk, one folder per cell, whole or absent, kept while its key matches.
 
 A cell's folder holds ``cell.json`` (key, content, final metrics), ``steps.csv`` (diagnostics of every step) and
 ``evaluations.csv``. A cell that the row no longer holds moves to ``.cellcache/<key>``; one that comes back is taken

@@ -148,7 +148,7 @@ class Program:
             stream: ``[R]``.
 
         Returns:
-            ``[..., R, d]``, a memory for each defence, and ``[..., R, n]``, NaN where a rule is no weighted mean.
+            ``[..., R, d]``, a memory for each defence, and ``[..., R, n]``, NaN where a rule is not a weighted mean.
         """
         f = self.threat.tolerated
         results = [
