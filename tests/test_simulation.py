@@ -146,7 +146,7 @@ def test_the_schedule_scales_every_later_step():
     constant = {**LOGISTIC, "training.momentum": 0.0}
     milestones = {**constant, "training.schedule": {"name": "milestones", "at": [1, 3], "factor": 0.1}}
     rates = program_of(cell("none", "mean", changes=milestones)).rates
-    np.testing.assert_allclose(rates, [0.5, 0.05, 0.05, 0.005, 0.005, 0.005], rtol=1e-6)
+    np.testing.assert_allclose(rates.flatten(), [0.5, 0.05, 0.05, 0.005, 0.005, 0.005], rtol=1e-6)
     plain, slowed = (
         trajectory(program_of(cell("none", "mean", changes=changes))) for changes in (constant, milestones)
     )
@@ -191,8 +191,9 @@ def test_order_and_chunks_do_not_matter():
 
 
 @pytest.mark.company
-def test_strengths_may_differ_inside_a_batch():
-    cells = [cell(changes={"attacks.sign_flip.strength": strength}) for strength in (0.5, 2.0, 40.0)]
+@pytest.mark.parametrize("parameter", ["attacks.sign_flip.strength", "training.learning_rate"])
+def test_strengths_and_learning_rates_may_differ_inside_a_batch(parameter):
+    cells = [cell(changes={parameter: value}) for value in (0.5, 2.0, 40.0)]
     for here, result in zip(cells, train(cells, DATASET), strict=True):
         assert_identical(train([here], DATASET)[0], result)
 
