@@ -221,10 +221,15 @@ def _attacks_fit(sections: Sections) -> Iterator[str]:
             yield f"attacks.{name}.{unmet}"
 
 
-def _model_fits_images(sections: Sections) -> Iterator[str]:
-    images = sections["data"].source.format
+def _data_fit(sections: Sections) -> Iterator[str]:
+    """Check the source, and then what takes its data; a section that is faulty by itself is absent."""
+    model, training = sections.get("model"), sections.get("training")
     try:
-        sections["model"].network(images.shape, images.classes)
+        data = sections["data"].source.format
+        if training and training.augment != "none" and len(data.shape) != 3:
+            yield f"training.augment = {training.augment!r}: needs images, but the data are vectors; use 'none'"
+        if model:
+            model.network(data.shape, data.classes)
     except UserError as error:
         yield str(error)
 
@@ -247,7 +252,7 @@ CHECKS: list[tuple[tuple[str, ...], Check]] = [
     (("threat", "attacks", "grid"), _strengths_resolve),
     (("threat", "attacks", "grid"), _attacks_fit),
     (("search",), _fresh_confirmation),
-    (("data", "model"), _model_fits_images),
+    (("data",), _data_fit),
     *SEARCH_CHECKS,
 ]
 
