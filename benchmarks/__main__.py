@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: how fast the simulator is, and how good the samplers are; see docs/performance.md."""
+"""``python -m benchmarks``: how fast the simulator is and how much memory it needs; see docs/performance.md."""
 
 import argparse
 import sys
@@ -10,11 +10,12 @@ from pipeline.core.errors import UserError
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure speed and memory.")
-    parser.add_argument("--sections", type=lambda names: names.split(","), default=[], help="separated by commas; all")
-    parser.add_argument("--tiny", action="store_true", help="toy sizes: does everything run?")
+    names = "comma-separated (default: all but repro)"
+    parser.add_argument("--sections", type=lambda given: given.split(","), default=[], help=names)
+    parser.add_argument("--tiny", action="store_true", help="toy sizes, to see that everything runs")
     parser.add_argument("--threads", type=int, default=1, help="of torch on the CPU (default 1)")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the JSON files, one a device")
-    parser.add_argument("--show", type=Path, metavar="FILE", help="print the tables of a file, measure nothing")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the JSON files, one per device")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="print the tables of a file and measure nothing")
     return parser.parse_args()
 
 

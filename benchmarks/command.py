@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measures section by section, prints tables, writes one JSON file a machine."""
+"""``python -m benchmarks``: measures section by section, prints tables, writes one JSON file per machine."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from benchmarks import grid, memory, peer, rules, startup, steps
-from benchmarks.document import Document, Machine, Row, Section, read, started, write
+from benchmarks.document import Document, Machine, Measurement, Row, read, started, write
 from benchmarks.tables import machine_line, markdown, section
-from benchmarks.timing import Setting
+from benchmarks.timing import Conditions
 from pipeline.core.component import allowed
 from pipeline.core.errors import UserError
 from pipeline.runs.execution import device
@@ -18,11 +18,11 @@ from pipeline.runs.execution import device
 
 @dataclass(frozen=True)
 class Part:
-    """A section that can be measured: its texts and what yields its rows."""
+    """A section that can be measured: its texts, and the function that yields its rows."""
 
     title: str
     method: str
-    measure: Callable[[Setting], Iterator[Row]]
+    measure: Callable[[Conditions], Iterator[Row]]
 
 
 SECTIONS = {
@@ -44,13 +44,13 @@ def show(path: Path) -> None:
     """Print the tables of a file.
 
     Raises:
-        UserError: There is no such file, or it is another one.
+        UserError: There is no such file, or it holds something else.
     """
     print(markdown(read(path)), end="")
 
 
 def bench(names: Sequence[str], out: Path, threads: int, tiny: bool) -> Document:
-    """Measure the sections ``names``, for none all that take minutes at most; a section is written as soon as it ends.
+    """Measure the sections ``names``, or all that take minutes at most; write each section as soon as it ends.
 
     Raises:
         UserError: A name is unknown, or none of the sections could be measured.
@@ -60,13 +60,13 @@ def bench(names: Sequence[str], out: Path, threads: int, tiny: bool) -> Document
         if name not in SECTIONS:
             raise UserError(f"bench --sections {name}: no such section; {allowed(name, SECTIONS)}")
     torch.set_num_threads(threads)
-    setting = Setting(device("auto"), tiny)
-    machine = Machine.here(setting.device, tiny)
+    conditions = Conditions(device("auto"), tiny)
+    machine = Machine.here(conditions.device, tiny)
     path = out / f"{_file_name(machine)}.json"
     document = started(path, machine)
     print(machine_line(machine), flush=True)
     for name in names:
-        document = document.with_section(name, _measured(SECTIONS[name], setting))
+        document = document.with_section(name, _measured(SECTIONS[name], conditions))
         print(f"\n{section(document.sections[name])}", flush=True)
         write(path, document)
     print(f"\n{path}")
@@ -74,15 +74,15 @@ def bench(names: Sequence[str], out: Path, threads: int, tiny: bool) -> Document
     return document
 
 
-def _measured(part: Part, setting: Setting) -> Section:
-    """Return the section, which says what is missing where it cannot be measured."""
+def _measured(part: Part, conditions: Conditions) -> Measurement:
+    """Return the measurement, or one without rows that says why the section cannot be measured."""
     try:
-        return Section.measured(part.title, part.method, part.measure(setting))
+        return Measurement.today(part.title, part.method, part.measure(conditions))
     except UserError as error:
-        return Section.measured(part.title, part.method, [], str(error))
+        return Measurement.today(part.title, part.method, [], str(error))
 
 
-def _refuse_nothing(sections: Sequence[Section]) -> None:
+def _refuse_nothing(sections: Sequence[Measurement]) -> None:
     """Raise an error if no section has a row."""
     if all(measured.missing for measured in sections):
         raise UserError("; ".join(str(measured.missing) for measured in sections))

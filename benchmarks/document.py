@@ -1,4 +1,4 @@
-"""What a benchmark writes: one JSON file for each machine, a section for each question."""
+"""What a benchmark writes: one JSON file per machine, one section per question."""
 
 import json
 import platform
@@ -60,8 +60,8 @@ def _processor() -> tuple[str, int]:
     return (names[0], len(names)) if names else (platform.processor() or platform.machine(), 1)
 
 
-class Section(Schema):
-    """The answer to one question.
+class Measurement(Schema):
+    """What one section answers its question with.
 
     Attributes:
         title: The question.
@@ -80,10 +80,10 @@ class Section(Schema):
     rows: Annotated[tuple[Row, ...], Field(strict=False)]
 
     @classmethod
-    def measured(cls, title: str, method: str, rows: Iterable[Row], missing: str | None = None) -> Self:
-        """Return a section of this commit and day."""
-        today = datetime.now(UTC).date().isoformat()
-        return cls(title=title, method=method, commit=_commit(), date=today, missing=missing, rows=tuple(rows))
+    def today(cls, title: str, method: str, rows: Iterable[Row], missing: str | None = None) -> Self:
+        """Return a measurement of this commit and day."""
+        day = datetime.now(UTC).date().isoformat()
+        return cls(title=title, method=method, commit=_commit(), date=day, missing=missing, rows=tuple(rows))
 
 
 def _commit() -> str:
@@ -99,18 +99,18 @@ class Document(Schema):
     """All that was measured on one machine."""
 
     machine: Machine
-    sections: dict[str, Section]
+    sections: dict[str, Measurement]
 
-    def with_section(self, name: str, section: Section) -> Self:
+    def with_section(self, name: str, measurement: Measurement) -> Self:
         """Return the document with one section added or replaced."""
-        return self.replace(sections={**self.sections, name: section})
+        return self.replace(sections={**self.sections, name: measurement})
 
 
 def read(path: Path) -> Document:
     """Return the document at ``path``.
 
     Raises:
-        UserError: The file is missing, or is none.
+        UserError: The file is missing, or is not such a document.
     """
     try:
         document: Document = parse(Document, read_json(path), str(path))
@@ -131,5 +131,5 @@ def started(path: Path, machine: Machine) -> Document:
 
 
 def write(path: Path, document: Document) -> None:
-    """Write the document atomically, its sections and columns in their order."""
+    """Write the document atomically, with its sections and columns in order."""
     write_text(path, json.dumps(document.content(), indent=1, allow_nan=False) + "\n")

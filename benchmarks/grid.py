@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from benchmarks.document import Row
-from benchmarks.timing import Setting, alternating, seconds
-from benchmarks.workloads import Workload, mnist_models, plain_sgd, stepper, threat, unwatched
+from benchmarks.timing import Conditions, alternating, seconds
+from benchmarks.workloads import Workload, mnist_models, our_step, plain_sgd, threat, unwatched
 from pipeline.core.errors import UserError
 from pipeline.core.paths import DATASET
 from pipeline.runs.execution import Trainer, train, trainer
@@ -24,13 +24,13 @@ GRID_TITLE = "A grid on one GPU"
 GRID_METHOD = (
     "8 defences x 6 attacks x 5 seeds x 500 steps of the MNIST CNN (431,080 parameters), 17 workers, 4 Byzantine, "
     "25 samples each, random images; seconds of simulation, evaluations at the start and at the end included. Then the "
-    "samples a second that the honest workers of 64 replicas read in a step, against plain SGD that reads as many in "
-    "one batch, and against plain SGD with the batch of one replica."
+    "samples per second that the honest workers of 64 replicas read in a step, compared with plain SGD that reads as "
+    "many in one batch, and with plain SGD on the batch of one replica."
 )
 AGREEMENT_TITLE = "CPU against GPU"
 AGREEMENT_METHOD = (
     "ALIE, 20 steps of the same cells on both devices: the largest absolute difference of the honest training loss "
-    "(nats). TF32 as the simulator has it."
+    "(nats). TF32 as in the simulator."
 )
 RULES = ("krum", "geometric_median", "median", "trimmed_mean")
 DEFENCES: dict[str, dict[str, Any]] = {
@@ -47,8 +47,8 @@ ATTACKS: dict[str, dict[str, Any]] = {
 }
 
 
-def _need_gpu(setting: Setting, name: str) -> None:
-    if setting.device.type != "cuda" and not setting.tiny:
+def _need_gpu(conditions: Conditions, name: str) -> None:
+    if conditions.device.type != "cuda" and not conditions.tiny:
         raise UserError(f"{name} needs a GPU, and PyTorch sees none here")
 
 
@@ -58,33 +58,33 @@ def _workload(model: dict[str, Any], tiny: bool) -> Workload:
     return Workload(model, (1, 28, 28), threat(17, 4), 25)
 
 
-def measure_grid(setting: Setting) -> Iterator[Row]:
-    """Yield a row for each attack, for the grid, and for the rates at R = 64.
+def measure_grid(conditions: Conditions) -> Iterator[Row]:
+    """Yield one row per attack, one for the grid, and the rates at R = 64.
 
     Raises:
         UserError: There is no GPU.
     """
-    _need_gpu(setting, "grid")
-    workload = _workload(mnist_models(setting.tiny)["cnn"], setting.tiny)
+    _need_gpu(conditions, "grid")
+    workload = _workload(mnist_models(conditions.tiny)["cnn"], conditions.tiny)
     times: list[float] = []
     for attack in ATTACKS:
-        times.append(_seconds_of_row(attack, workload, setting))
+        times.append(_seconds_of_row(attack, workload, conditions))
         yield {"what": f"8 defences x 5 seeds under {attack}", "s": times[-1]}
     yield {"what": "the grid", "s": sum(times)}
-    yield from _rates(workload, setting)
+    yield from _rates(workload, conditions)
 
 
-def _seconds_of_row(attack: str, workload: Workload, setting: Setting) -> float:
-    seeds, steps = (range(1), 2) if setting.tiny else (range(5), 500)
+def _seconds_of_row(attack: str, workload: Workload, conditions: Conditions) -> float:
+    seeds, steps = (range(1), 2) if conditions.tiny else (range(5), 500)
     cells = [workload.cell(seed, ATTACKS[attack], defence, steps) for defence in DEFENCES.values() for seed in seeds]
-    with _trainer(workload, setting.device) as processes:
+    with _trainer(workload, conditions.device) as processes:
         _trained(cells[:1], processes)  # the processes are ready then
-        return seconds(lambda: _trained(cells, processes), setting.device)
+        return seconds(lambda: _trained(cells, processes), conditions.device)
 
 
 @contextmanager
 def _trainer(workload: Workload, device: torch.device) -> Iterator[Trainer]:
-    """Start processes that have the data of a workload."""
+    """Start processes that hold the data of a workload."""
     name: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
     execution = Execution(device=name, processes="auto", memory_gb=None, gradients="auto")
     with TemporaryDirectory() as folder:
@@ -106,30 +106,32 @@ def _trained(cells: list[Cell], processes: Trainer) -> list[Result]:
     return [found[position] for position in range(len(cells))]
 
 
-def _rates(workload: Workload, setting: Setting) -> Iterator[Row]:
-    replicas = 2 if setting.tiny else 64
-    program = workload.program(replicas, setting.device)
-    actions = {"ours": stepper(program)}
+def _rates(workload: Workload, conditions: Conditions) -> Iterator[Row]:
+    replicas = 2 if conditions.tiny else 64
+    program = workload.program(replicas, conditions.device)
+    actions = {"ours": our_step(program)}
     for name, number in (("plain, one batch", replicas), ("plain, one replica", 1)):
-        actions[name] = plain_sgd(program.network, workload.dataset(), number * workload.samples, setting.device)
-    times = alternating(actions, setting)
+        actions[name] = plain_sgd(program.network, workload.dataset(), number * workload.samples, conditions.device)
+    times = alternating(actions, conditions)
     read = {"ours": replicas, "plain, one batch": replicas, "plain, one replica": 1}
     rates = {name: 1e3 * read[name] * workload.samples / times[name] for name in actions}
     for name, rate in rates.items():
         yield {"what": f"samples: {name}", "R": read[name], "samples / s": rate, "ours / this": rates["ours"] / rate}
 
 
-def measure_agreement(setting: Setting) -> Iterator[Row]:
-    """Yield a row for each model and defence.
+def measure_agreement(conditions: Conditions) -> Iterator[Row]:
+    """Yield one row per model and defence.
 
     Raises:
         UserError: There is no GPU.
     """
-    _need_gpu(setting, "agreement")
-    for name, model in mnist_models(setting.tiny).items():
-        workload = _workload(model, setting.tiny)
-        cells = [workload.cell(0, ATTACKS["alie"], defence, 3 if setting.tiny else 20) for defence in DEFENCES.values()]
-        here, there = (_trained_on(device, cells, workload) for device in (setting.device, torch.device("cpu")))
+    _need_gpu(conditions, "agreement")
+    for name, model in mnist_models(conditions.tiny).items():
+        workload = _workload(model, conditions.tiny)
+        cells = [
+            workload.cell(0, ATTACKS["alie"], defence, 3 if conditions.tiny else 20) for defence in DEFENCES.values()
+        ]
+        here, there = (_trained_on(device, cells, workload) for device in (conditions.device, torch.device("cpu")))
         for defence, ours, reference in zip(DEFENCES, here, there, strict=True):
             gap = float(np.abs(ours.steps["train_loss"] - reference.steps["train_loss"]).max())
-            yield {"devices": f"cpu, {setting.device.type}", "model": name, "defence": defence, "difference": gap}
+            yield {"devices": f"cpu, {conditions.device.type}", "model": name, "defence": defence, "difference": gap}

@@ -1,4 +1,4 @@
-"""The section ``memory``: the most memory that a rule or a step holds at once, as a multiple of its input."""
+"""The section ``memory``: the most memory that a rule or a step holds at once, also as a multiple of its input."""
 
 import os
 from collections.abc import Iterator
@@ -9,41 +9,41 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.document import Row
 from benchmarks.subjects import Shape, Subject, normal, stream, subjects
-from benchmarks.timing import Action, Setting
-from benchmarks.workloads import mnist, mnist_models, stepper
+from benchmarks.timing import Action, Conditions
+from benchmarks.workloads import mnist, mnist_models, our_step
 
 TITLE = "Peak memory"
 METHOD = (
     "The most bytes allocated at once by torch while a rule or a step runs, beyond what was there before, its result "
     "included: on the CPU by every allocation and release that the profiler records, on a GPU by the allocator's own "
-    "peak. As a multiple of the input, for a step of `[R, n, d]` (float32); a step's activations are in it."
+    "peak. As a multiple of the input, which for a step is `[R, n, d]` in float32; a step's activations are included."
 )
 SHAPES: list[Shape] = [(1, 13, 431_080), (16, 15, 5_000)]
 TINY: list[Shape] = [(2, 15, 50)]
 
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler says at every start that it starts
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler announces every start
 
 
-def measure(setting: Setting) -> Iterator[Row]:
-    """Yield a row for every subject and shape, then one for each model's step."""
-    for shape in TINY if setting.tiny else SHAPES:
-        yield from _of_rules(shape, setting)
-    for name, model in mnist_models(setting.tiny).items():
-        workload = mnist(model, setting.tiny)
-        for replicas in (1, 2) if setting.tiny else (1, 16):
-            action = stepper(workload.program(replicas, setting.device))
-            yield _row("step", name, f"R = {replicas}", action, 4 * workload.numbers(replicas), setting.device)
+def measure(conditions: Conditions) -> Iterator[Row]:
+    """Yield one row per subject and shape, then one per model and R."""
+    for shape in TINY if conditions.tiny else SHAPES:
+        yield from _of_rules(shape, conditions)
+    for name, model in mnist_models(conditions.tiny).items():
+        workload = mnist(model, conditions.tiny)
+        for replicas in (1, 2) if conditions.tiny else (1, 16):
+            action = our_step(workload.program(replicas, conditions.device))
+            yield _row("step", name, f"R = {replicas}", action, 4 * workload.numbers(replicas), conditions.device)
 
 
-def _of_rules(shape: Shape, setting: Setting) -> Iterator[Row]:
-    vectors, numbers = normal(*shape, device=setting.device), stream(shape[0], setting.device)
+def _of_rules(shape: Shape, conditions: Conditions) -> Iterator[Row]:
+    vectors, numbers = normal(*shape, device=conditions.device), stream(shape[0], conditions.device)
     for subject in subjects():
         f = subject.tolerated(shape[1])[0]
 
         def action(subject: Subject = subject, f: int = f) -> None:
             subject.ours(vectors, f, numbers)
 
-        yield _row(subject.kind, subject.name, " x ".join(map(str, shape)), action, vectors.nbytes, setting.device)
+        yield _row(subject.kind, subject.name, " x ".join(map(str, shape)), action, vectors.nbytes, conditions.device)
 
 
 def _row(kind: str, name: str, of: str, action: Action, reference: int, device: torch.device) -> Row:

@@ -1,6 +1,6 @@
-"""Every rule and pre-aggregation as one writes it down at first: what ours have to be faster than.
+"""Every rule and pre-aggregation as one would first write it: what ours have to be faster than.
 
-Plain torch on ``[..., n, d]``, with the default parameters of the rules, without a thought for NaN, infinity or
+Plain torch on ``[..., n, d]``, with the default parameters of the rules, without regard to NaN, infinity or
 cancellation. A function that does not broadcast goes through the leading dimension in a Python loop.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Obvious = Callable[[Tensor, int], Tensor]
-SUBSETS = 20_000  # most subsets that are enumerated
+SUBSETS = 20_000  # no more are enumerated
 
 
 def one_at_a_time(function: Obvious) -> Obvious:
@@ -27,7 +27,7 @@ def one_at_a_time(function: Obvious) -> Obvious:
 
 
 def enumerable(n: int, f: int) -> bool:
-    """Return whether all subsets of n - f of n vectors can be looked at."""
+    """Return whether all subsets of n - f of n vectors can be enumerated."""
     return comb(n, f) <= SUBSETS
 
 
@@ -62,7 +62,7 @@ def trimmed_mean(vectors: Tensor, f: int) -> Tensor:
 
 
 def mean_around(centre: Tensor, vectors: Tensor, count: int) -> Tensor:
-    """Return per coordinate the mean of the ``count`` values nearest to the centre."""
+    """Return the coordinate-wise mean of the ``count`` values nearest to the centre."""
     chosen = (vectors - centre[..., None, :]).abs().topk(count, dim=-2, largest=False).indices
     return vectors.gather(-2, chosen).mean(dim=-2)
 
@@ -142,7 +142,7 @@ def subsets(n: int, f: int, device: torch.device) -> Tensor:
 
 @one_at_a_time
 def mda(vectors: Tensor, f: int) -> Tensor:
-    """Look at all subsets."""
+    """Enumerate all subsets; average the one of least diameter."""
     distances = torch.cdist(vectors, vectors)
     candidates = subsets(len(vectors), f, vectors.device)
     diameters = distances[candidates[:, :, None], candidates[:, None, :]].amax(dim=(-2, -1))
@@ -151,7 +151,7 @@ def mda(vectors: Tensor, f: int) -> Tensor:
 
 @one_at_a_time
 def smea(vectors: Tensor, f: int) -> Tensor:
-    """Look at all subsets, their covariances' eigenvalues by the Gram matrix."""
+    """Enumerate all subsets, with the eigenvalues of their covariances from the Gram matrix."""
     centred = vectors - vectors.mean(dim=0)
     gram = centred @ centred.T
     candidates = subsets(len(vectors), f, vectors.device)

@@ -1,4 +1,4 @@
-"""The section ``peer``: the same training by ByzFL 0.0.11, with its own classes, as its documentation shows."""
+"""The section ``peer``: the same training in ByzFL 0.0.11, with its own classes, as its documentation shows."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.document import Row
 from benchmarks.steps import in_turns_with
-from benchmarks.timing import Action, Setting
+from benchmarks.timing import Action, Conditions
 from benchmarks.workloads import RATE, SHARE, Workload, mnist, mnist_models
 from pipeline.core.errors import UserError
 from pipeline.data.dataset import Dataset
@@ -18,15 +18,15 @@ TITLE = "A step of ByzFL on the same workload"
 METHOD = (
     "The step of `step`, divided by R, and ByzFL 0.0.11: its `Client`, `ByzantineClient` and `Server` in the loop of "
     "its `benchmark.train`, without evaluations, on the same random images in memory (`TensorDataset`, "
-    "no transformation), with its models of the same sizes (its logistic regression has a sigmoid besides). "
-    "One process, the same threads, in turns; ratio of medians."
+    "no transformation), with its models of the same sizes (its logistic regression has an extra sigmoid). "
+    "One process, the same number of threads, in turns; ratio of medians."
 )
 MODELS = {"cnn": "cnn_mnist", "mlp": "fc_mnist", "logistic": "logreg_mnist"}
 TAU = 1.5  # of ALIE, as in the workload
 
 
-def measure(setting: Setting) -> Iterator[Row]:
-    """Yield a row for each model, in the sizes of ByzFL's.
+def measure(conditions: Conditions) -> Iterator[Row]:
+    """Yield one row per model and R, at the sizes of ByzFL's models.
 
     Raises:
         UserError: ByzFL is not installed.
@@ -34,9 +34,9 @@ def measure(setting: Setting) -> Iterator[Row]:
     if importlib.util.find_spec("byzfl") is None:
         raise UserError("ByzFL is not installed; `pip install -e '.[peer]'` brings it")
     for name, model in mnist_models(tiny=False).items():
-        workload = mnist(model, setting.tiny)
-        byzfl = byzfl_step(MODELS[name], workload, setting.device)
-        for number, ours, other in in_turns_with(byzfl, workload, setting):
+        workload = mnist(model, conditions.tiny)
+        byzfl = byzfl_step(MODELS[name], workload, conditions.device)
+        for number, ours, other in in_turns_with(byzfl, workload, conditions):
             yield {
                 "model": name,
                 "R": number,
@@ -47,7 +47,7 @@ def measure(setting: Setting) -> Iterator[Row]:
 
 
 def byzfl_step(model: str, workload: Workload, device: torch.device) -> Action:
-    """Return an action that does one round of ByzFL's DSGD at each call."""
+    """Return an action that does one round of ByzFL's DSGD per call."""
     from byzfl import ByzantineClient
 
     dataset, f = workload.dataset(), workload.threat.byzantine

@@ -1,12 +1,12 @@
-"""How good the search is: what each sampler finds, against an exhaustive grid of strengths.
+"""How good the search is: what each sampler finds, compared with an exhaustive grid of strengths.
 
-``python -m benchmarks.samplers truth 201`` trains a logarithmic grid of 201 strengths for every study of
-mode strength and every defence of params.yaml, and writes ``benchmarks/search_truth.csv``; a finer grid of
-401 holds it, and what is trained already is remembered. ``python -m benchmarks.samplers samplers`` then
-lets every sampler search those tables instead of training, and writes ``benchmarks/search.json``.
+``python -m benchmarks.samplers`` trains a logarithmic grid of strengths for every study of mode strength and every
+defence of params.yaml, lets every sampler search these tables instead of training, and writes
+``benchmarks/search.json``. Every cell that was trained is kept in ``.cellcache``, so a second run trains nothing, and a
+grid of 401 strengths trains only what a grid of 201 lacks.
 
 The objective of the search is the mean over the seeds of ``search.seeds``; the truth is the mean over these and
-``EXTRA`` further ones. Regret: the largest true mean degradation of the grid minus that at the strength chosen.
+``EXTRA`` further seeds. The regret is the largest true mean degradation on the grid minus that of the strength chosen.
 """
 
 import json
@@ -23,7 +23,7 @@ from scipy.special import stdtrit
 
 from pipeline.attacks import Range, Space
 from pipeline.core.errors import UserError
-from pipeline.core.files import file_hash, root, write_json, write_text
+from pipeline.core.files import file_hash, root, write_json
 from pipeline.core.paths import DATASET
 from pipeline.runs.evaluator import Evaluator
 from pipeline.runs.execution import trainer
@@ -33,19 +33,20 @@ from pipeline.search.measure import measure
 from pipeline.search.samplers import Asker, sampler
 from pipeline.search.study import Candidate, Study
 
-TRUTH, RESULT = Path("benchmarks/search_truth.csv"), Path("benchmarks/search.json")
+RESULT = Path("benchmarks/search.json")
+STRENGTHS = 201
 EXTRA = 2  # seeds of the truth that the search does not see
 BUDGETS = (24, 48)
 SAMPLER_SEEDS = 20
 CONFIDENCE = 0.95
 
 
-def truth(here: Path, params: Params, count: int) -> None:
-    """Train ``count`` strengths for every study, defence and seed; write the table."""
+def truth(here: Path, params: Params, count: int) -> pd.DataFrame:
+    """Return the degradation at ``count`` strengths for every study, defence and seed."""
     with trainer(here / DATASET, params.execution) as processes:
         evaluator = Evaluator(here, processes, file_hash(here / DATASET))
         tables = [_table(study, evaluator, count) for study in _studies(_with_seeds(params))]
-    write_text(here / TRUTH, pd.concat(tables).to_csv(index=False))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _with_seeds(params: Params) -> Params:
@@ -55,7 +56,7 @@ def _with_seeds(params: Params) -> Params:
 
 
 def _studies(params: Params) -> Iterator[Study]:
-    """Yield the studies of mode strength, everything but the strength fixed as in ``attacks``."""
+    """Yield the studies of mode strength, with everything but the strength fixed as in ``attacks``."""
     for name, declared in params.studies.items():
         if name in params.search.studies and declared.mode == "strength":
             ((attack, space),) = Study(params, name).spaces.items()
@@ -79,15 +80,14 @@ def _table(study: Study, evaluator: Evaluator, count: int) -> pd.DataFrame:
 
 
 def strengths(space: Space, count: int) -> list[float]:
-    """Return a logarithmic grid of the range of the strength."""
+    """Return a logarithmic grid over the range of the strength."""
     strength = space["strength"]
     assert isinstance(strength, Range)
     return [float(f"{value:.6g}") for value in np.geomspace(strength.low, strength.high, count)]
 
 
-def samplers(here: Path, params: Params) -> None:
-    """Let every sampler search the tables of the truth; write the regret of each at every budget."""
-    rows = pd.read_csv(here / TRUTH)
+def regrets(rows: pd.DataFrame, params: Params) -> dict[str, Any]:
+    """Let every sampler search the tables of the truth; return the regret of each at every budget."""
     runs = [
         run
         for study in _studies(params)
@@ -95,7 +95,7 @@ def samplers(here: Path, params: Params) -> None:
         for name in SAMPLERS["strength"]
         for run in _runs(study, rows[(rows["study"] == study.name) & (rows["defence"] == defence)], name)
     ]
-    write_json(here / RESULT, _summary(pd.DataFrame(runs), rows))
+    return _summary(pd.DataFrame(runs), rows)
 
 
 def _runs(study: Study, rows: pd.DataFrame, name: str) -> Iterator[dict[str, Any]]:
@@ -125,7 +125,7 @@ def _means(rows: pd.DataFrame) -> dict[float, float]:
 
 
 def _found(study: Study, seen: dict[float, float], proposes: BaseSampler) -> dict[int, float]:
-    """Return the strength with the largest mean degradation of the first trials, for every budget."""
+    """Return for every budget the strength with the largest mean degradation among the first trials."""
     (byzantine,) = study.threats
     asker = Asker(study.spaces, study.startup(byzantine), proposes, ["maximize"])
     grid, tried = np.array(list(seen)), []
@@ -138,7 +138,7 @@ def _found(study: Study, seen: dict[float, float], proposes: BaseSampler) -> dic
 
 
 def _summary(runs: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
-    """Return the regret of every sampler and budget: mean over the tables, interval over the sampler's seeds."""
+    """Return the regret of every sampler and budget, with intervals over the sampler's seeds."""
     return {
         "strengths": int(rows.groupby("study")["strength"].nunique().max()),
         "tables": int(rows.groupby(["study", "defence"]).ngroups),
@@ -163,14 +163,14 @@ def _result(runs: pd.DataFrame) -> dict[str, Any]:
 
 
 def mean_and_half_width(runs: pd.DataFrame, column: str) -> dict[str, float]:
-    """Return a column's mean, and the half width of its interval over the sampler's seeds."""
+    """Return a column's mean and the half width of its interval over the sampler's seeds."""
     of_seed = runs.groupby("seed")[column].mean()
     half = stdtrit(len(of_seed) - 1, (1 + CONFIDENCE) / 2) * of_seed.std(ddof=1) / np.sqrt(len(of_seed))
     return {column: float(of_seed.mean()), f"{column}_half_width": float(half)}
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """Return the regrets as a Markdown table, in points of accuracy, the least first."""
+    """Return the regrets as a Markdown table in points of accuracy, the smallest first."""
     rows = sorted(result["samplers"], key=lambda row: (row["trials"], row["regret"]))
     lines = [
         f"| {row['trials']} | {row['sampler']} | {points(row, 'regret')} | {points(row, 'search_regret')} |"
@@ -185,27 +185,21 @@ def points(row: Mapping[str, Any], column: str) -> str:
     return f"{100 * row[column]:.2f} ± {100 * row[f'{column}_half_width']:.2f}"
 
 
-def command_line(
-    arguments: list[str],
-    settings: Path,
-    truth: Callable[[Path, Params, int], None],
-    samplers: Callable[[Path, Params], None],
-) -> None:
-    """Run ``truth`` with a number of strengths, or ``samplers``, on the parameters in ``settings``."""
-    parser = ArgumentParser()
-    parts = parser.add_subparsers(dest="part", required=True)
-    parts.add_parser("truth").add_argument("strengths", type=int)
-    parts.add_parser("samplers")
-    chosen, here = parser.parse_args(arguments), root()
+def command_line(arguments: list[str], strengths: int, measure: Callable[[Path, int], None]) -> None:
+    """Call ``measure`` with the project's folder and the number of strengths that the command line names."""
+    parser = ArgumentParser(description="Compare the samplers with an exhaustive grid of strengths.")
+    parser.add_argument("--strengths", type=int, default=strengths, help="size of the grid (default %(default)s)")
     try:
-        params = load(here / settings)
-        if chosen.part == "truth":
-            truth(here, params, chosen.strengths)
-        else:
-            samplers(here, params)
+        measure(root(), parser.parse_args(arguments).strengths)
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
+def measure_samplers(here: Path, count: int) -> None:
+    """Write the regrets of the samplers for params.yaml."""
+    params = load(here / "params.yaml")
+    write_json(here / RESULT, regrets(truth(here, params, count), params))
+
+
 if __name__ == "__main__":
-    command_line(sys.argv[1:], Path("params.yaml"), truth, samplers)
+    command_line(sys.argv[1:], STRENGTHS, measure_samplers)

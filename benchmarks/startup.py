@@ -1,4 +1,4 @@
-"""The sections ``startup`` and ``repro``: what a stage costs before it computes, and a default run."""
+"""The sections ``startup`` and ``repro``: what a stage costs before it computes, and what a default run costs."""
 
 import os
 import subprocess
@@ -10,13 +10,13 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.document import Row
-from benchmarks.timing import Setting
+from benchmarks.timing import Conditions
 from pipeline.core.errors import UserError
 
 STARTUP_TITLE = "Start-up of a stage"
 STARTUP_METHOD = (
     "Seconds of `python -c 'import ...'` for the modules that each command imports, `pipeline.runs.params` among them; "
-    "medians of three fresh processes, the file cache warm."
+    "medians of three fresh processes with a warm file cache."
 )
 REPRO_TITLE = "A default `dvc repro`"
 REPRO_METHOD = (
@@ -32,13 +32,13 @@ MODULES = {
     "analysis": "pipeline.runs.params, pipeline.report.report",
     "track": "pipeline.runs.params, pipeline.tracking.track",
 }
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
-def measure_startup(setting: Setting) -> Iterator[Row]:
-    """Yield a row for each stage."""
-    for stage in ["python", "simulator"] if setting.tiny else MODULES:
-        times = [_seconds_of_import(MODULES[stage]) for _ in range(1 if setting.tiny else 3)]
+def measure_startup(conditions: Conditions) -> Iterator[Row]:
+    """Yield one row per stage."""
+    for stage in ["python", "simulator"] if conditions.tiny else MODULES:
+        times = [_seconds_of_import(MODULES[stage]) for _ in range(1 if conditions.tiny else 3)]
         yield {"stage": stage, "imports": MODULES[stage], "s": median(times)}
 
 
@@ -48,20 +48,20 @@ def _seconds_of_import(modules: str) -> float:
     return time.perf_counter() - start
 
 
-def measure_repro(setting: Setting) -> Iterator[Row]:
-    """Yield a row for each stage of a default run, then their sum.
+def measure_repro(conditions: Conditions) -> Iterator[Row]:
+    """Yield one row per stage of a default run, then one for the whole run.
 
     Raises:
-        UserError: Toy sizes are asked for, there is no clone to be made, or the run fails.
+        UserError: Toy sizes are asked for, the clone fails, or the run fails.
     """
-    if setting.tiny:
+    if conditions.tiny:
         raise UserError("the default run has one size, no toy one")
     with tempfile.TemporaryDirectory() as folder:
         yield from stage_times(list(_default_run(Path(folder) / "clone")))
 
 
 def _default_run(clone: Path) -> Iterator[tuple[float, str]]:
-    """Run ``dvc repro`` in a new clone; yield each line that it prints with its time in seconds."""
+    """Run ``dvc repro`` in a new clone; yield each line that it prints, with its time in seconds."""
     cloned = subprocess.run(["git", "clone", "--quiet", ROOT, clone], capture_output=True, text=True)
     if cloned.returncode:
         raise UserError(f"bench --sections repro: no clone of {ROOT}: {cloned.stderr.strip()}")
@@ -79,7 +79,7 @@ def _default_run(clone: Path) -> Iterator[tuple[float, str]]:
 
 
 def stage_times(lines: list[tuple[float, str]]) -> Iterator[Row]:
-    """Yield a row for each stage that the lines of ``dvc repro`` announce, then the whole run.
+    """Yield one row per stage that the lines of ``dvc repro`` announce, then one for the whole run.
 
     Args:
         lines: Seconds since the start, and the text; the last one marks the end.

@@ -1,12 +1,11 @@
-"""How good the search of mode stealth is: the front that each sampler finds, against an exhaustive grid.
+"""How good the search of mode stealth is: the front that each sampler finds, compared with an exhaustive grid.
 
-``python -m benchmarks.stealth truth 81`` trains a logarithmic grid of 81 strengths for every variant,
-study and defence of ``experiments/stealth_digits``, and writes ``benchmarks/stealth_truth.csv``. ``python -m
-benchmarks.stealth samplers`` lets every sampler of the mode, and ``random`` beside them, search these tables
-instead of training, and writes ``benchmarks/stealth.json``.
+``python -m benchmarks.stealth`` trains a logarithmic grid of strengths for every variant, study and defence of
+``experiments/stealth_digits``, lets every sampler of the mode, and ``random`` besides, search these tables instead of
+training, and writes ``benchmarks/stealth.json``. As with ``benchmarks.samplers``, a second run trains nothing.
 
-What an attacker has who must stay below a share of flagged vectors is the largest degradation found below that share.
-The regret is what a sampler's trials have less of it than the whole grid, the mean over all shares in [0, 1].
+An attacker who must stay below a share of flagged vectors attains the largest degradation found below that share. The
+regret is how much less of it a sampler's trials attain than the whole grid, averaged over all shares in [0, 1].
 """
 
 import json
@@ -30,8 +29,9 @@ from benchmarks.samplers import (
 )
 from pipeline.attacks import Choice, Space
 from pipeline.attacks.space import Value
-from pipeline.core.files import file_hash, write_json, write_text
+from pipeline.core.files import file_hash, write_json
 from pipeline.core.paths import DATASET
+from pipeline.runs.edit import overlaid
 from pipeline.runs.evaluator import Evaluator
 from pipeline.runs.execution import trainer
 from pipeline.runs.params import Params
@@ -40,20 +40,21 @@ from pipeline.search.measure import measure
 from pipeline.search.samplers import Asker, sampler
 from pipeline.search.study import Candidate, Study
 
-PARAMS = Path("experiments/stealth_digits/params.yaml")
-TRUTH, RESULT = Path("benchmarks/stealth_truth.csv"), Path("benchmarks/stealth.json")
+EXPERIMENT = Path("experiments/stealth_digits")
+RESULT = Path("benchmarks/stealth.json")
+STRENGTHS = 81
 NAMES = (*SAMPLERS["stealth"], "random")
 
-Outcome = tuple[float, float]  # degradation, share of flagged vectors
-Known = Mapping[tuple[str, float], Outcome]  # by variant and strength
+Objectives = tuple[float, float]  # degradation, share of flagged vectors
+Known = Mapping[tuple[str, float], Objectives]  # by variant and strength
 
 
-def truth(here: Path, params: Params, count: int) -> None:
-    """Train ``count`` strengths of every variant for every study, defence and seed; write the table."""
+def truth(here: Path, params: Params, count: int) -> pd.DataFrame:
+    """Return degradation and flagged share at ``count`` strengths of every variant, study, defence and seed."""
     with trainer(here / DATASET, params.execution) as processes:
         evaluator = Evaluator(here, processes, file_hash(here / DATASET))
         tables = [_table(Study(params, name), evaluator, count) for name in params.search.studies]
-    write_text(here / TRUTH, pd.concat(tables).to_csv(index=False))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _table(study: Study, evaluator: Evaluator, count: int) -> pd.DataFrame:
@@ -74,7 +75,7 @@ def _table(study: Study, evaluator: Evaluator, count: int) -> pd.DataFrame:
 
 
 def _variants(space: Space) -> list[dict[str, Value]]:
-    """Return all combinations of what is chosen beside the strength."""
+    """Return all combinations of the choices, which are everything but the strength."""
     choices = {name: entry.values for name, entry in space.items() if isinstance(entry, Choice)}
     return [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
 
@@ -84,9 +85,8 @@ def _name(parameters: Mapping[str, Value]) -> str:
     return json.dumps({name: value for name, value in parameters.items() if name != "strength"}, sort_keys=True)
 
 
-def samplers(here: Path, params: Params) -> None:
-    """Let every sampler search the tables of the truth; write the regret of each at every budget."""
-    rows = pd.read_csv(here / TRUTH)
+def regrets(rows: pd.DataFrame, params: Params) -> dict[str, Any]:
+    """Let every sampler search the tables of the truth; return the regret of each at every budget."""
     runs = [
         run
         for name in params.search.studies
@@ -94,7 +94,7 @@ def samplers(here: Path, params: Params) -> None:
         for proposes in NAMES
         for run in _runs(Study(params, name), rows[(rows["study"] == name) & (rows["defence"] == defence)], proposes)
     ]
-    write_json(here / RESULT, _summary(pd.DataFrame(runs), rows))
+    return _summary(pd.DataFrame(runs), rows)
 
 
 def _runs(study: Study, rows: pd.DataFrame, name: str) -> Iterator[dict[str, Any]]:
@@ -109,31 +109,31 @@ def _runs(study: Study, rows: pd.DataFrame, name: str) -> Iterator[dict[str, Any
             yield {"sampler": name, "seed": seed, "trials": budget, "regret": regret}
 
 
-def attainable(outcomes: Sequence[Outcome]) -> float:
-    """Return the largest degradation found below a share of flagged vectors, the mean over all shares in [0, 1].
+def attainable(tried: Sequence[Objectives]) -> float:
+    """Return the largest degradation found below a share of flagged vectors, averaged over all shares in [0, 1].
 
-    Where nothing is found below a share, or nothing that hurts, the attacker leaves it: 0.
+    Where nothing that hurts is found below a share, the attacker does nothing: 0.
 
     Example:
         >>> attainable([(0.2, 0.0), (0.6, 0.75), (0.4, 0.9)])
         0.3
     """
-    degradation, flagged = np.array(sorted(outcomes, key=lambda outcome: outcome[1])).T
+    degradation, flagged = np.array(sorted(tried, key=lambda objectives: objectives[1])).T
     best = np.maximum.accumulate(degradation.clip(min=0))
     return float(best @ np.diff([*flagged, 1.0]))
 
 
-def _tried(study: Study, known: Known, name: str, seed: int) -> list[Outcome]:
-    """Return what the proposals of a sampler would have cost, answered by the nearest strength of the grid."""
+def _tried(study: Study, known: Known, name: str, seed: int) -> list[Objectives]:
+    """Return the objectives of a sampler's proposals, each answered by the nearest strength of the grid."""
     search, (byzantine,) = study.params.search, study.threats
     proposes = sampler(name, seed, search.batch, search.batch)
     asker = Asker(study.spaces, study.startup(byzantine), proposes, ["maximize", "minimize"])
     tried = []
     for _ in range(0, max(BUDGETS), search.batch):
         for trial, proposal in asker.ask(search.batch).items():
-            outcome = known[_nearest(known, proposal.parameters)]
-            asker.tell(trial, outcome)
-            tried.append(outcome)
+            objectives = known[_nearest(known, proposal.parameters)]
+            asker.tell(trial, objectives)
+            tried.append(objectives)
     return tried
 
 
@@ -144,7 +144,7 @@ def _nearest(known: Known, parameters: Mapping[str, Any]) -> tuple[str, float]:
 
 
 def _summary(runs: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
-    """Return the regret of every sampler and budget: mean over the tables, interval over the sampler's seeds."""
+    """Return the regret of every sampler and budget, with intervals over the sampler's seeds."""
     return {
         "strengths": int(rows.groupby(["study", "variant"])["strength"].nunique().max()),
         "tables": int(rows.groupby(["study", "defence"]).ngroups),
@@ -159,11 +159,17 @@ def _summary(runs: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """Return the regrets as a Markdown table, in points of accuracy, the least first."""
+    """Return the regrets as a Markdown table in points of accuracy, the smallest first."""
     rows = sorted(result["samplers"], key=lambda row: (row["trials"], row["regret"]))
     lines = [f"| {row['trials']} | {row['sampler']} | {points(row, 'regret')} |" for row in rows]
     return "\n".join(["| trials | sampler | regret (points) |", "|---|---|---|", *lines])
 
 
+def measure_stealth(here: Path, count: int) -> None:
+    """Write the regrets of the samplers for the experiment."""
+    params = overlaid(here / "params.yaml", here / EXPERIMENT)
+    write_json(here / RESULT, regrets(truth(here, params, count), params))
+
+
 if __name__ == "__main__":
-    command_line(sys.argv[1:], PARAMS, truth, samplers)
+    command_line(sys.argv[1:], STRENGTHS, measure_stealth)

@@ -1,10 +1,10 @@
-"""The sections ``step`` and ``replicas``: a Byzantine step against plain SGD, and what batching replicas gains."""
+"""The sections ``step`` and ``replicas``: a Byzantine step beside plain SGD, and what batching replicas gains."""
 
 from collections.abc import Iterator
 
 from benchmarks.document import Row
-from benchmarks.timing import Action, Setting, alternating
-from benchmarks.workloads import Workload, digits, mnist, mnist_models, plain_sgd, stepper
+from benchmarks.timing import Action, Conditions, alternating
+from benchmarks.workloads import Workload, digits, mnist, mnist_models, our_step, plain_sgd
 
 STEP_TITLE = "A step against plain SGD on the same samples"
 STEP_METHOD = (
@@ -14,23 +14,23 @@ STEP_METHOD = (
 )
 REPLICAS_TITLE = "Replica-steps a second against R"
 REPLICAS_METHOD = (
-    "The steps of the section before, and those of a cell of params.yaml (`digits`: 17 workers, 5 Byzantine, "
+    "The steps of the previous section, and those of a cell of params.yaml (`digits`: 17 workers, 5 Byzantine, "
     "MLP 64-32-10, 16 samples each). In turns, medians. The knee is the smallest R with at least 90 % of the best rate."
 )
 KNEE = 0.9
 
 
-def measure_steps(setting: Setting) -> Iterator[Row]:
-    """Yield a row for each model and R."""
-    for name, model in mnist_models(setting.tiny).items():
-        workload = mnist(model, setting.tiny)
-        yield from _against_plain(name, workload, setting)
+def measure_steps(conditions: Conditions) -> Iterator[Row]:
+    """Yield one row per model and R."""
+    for name, model in mnist_models(conditions.tiny).items():
+        workload = mnist(model, conditions.tiny)
+        yield from _against_plain(name, workload, conditions)
 
 
-def _against_plain(name: str, workload: Workload, setting: Setting) -> Iterator[Row]:
-    network = workload.program(1, setting.device).network
-    plain = plain_sgd(network, workload.dataset(), workload.samples, setting.device)
-    for number, ours, other in in_turns_with(plain, workload, setting):
+def _against_plain(name: str, workload: Workload, conditions: Conditions) -> Iterator[Row]:
+    network = workload.program(1, conditions.device).network
+    plain = plain_sgd(network, workload.dataset(), workload.samples, conditions.device)
+    for number, ours, other in in_turns_with(plain, workload, conditions):
         yield {
             "model": name,
             "R": number,
@@ -40,26 +40,26 @@ def _against_plain(name: str, workload: Workload, setting: Setting) -> Iterator[
         }
 
 
-def in_turns_with(other: Action, workload: Workload, setting: Setting) -> Iterator[tuple[int, float, float]]:
-    """Yield R, the milliseconds of our step divided by R, and those of ``other``, measured in turns."""
-    replicas = [1, 2] if setting.tiny else [1, 16]
-    ours = {str(number): stepper(workload.program(number, setting.device)) for number in replicas}
-    times = alternating({"other": other, **ours}, setting)
+def in_turns_with(other: Action, workload: Workload, conditions: Conditions) -> Iterator[tuple[int, float, float]]:
+    """Yield R, the milliseconds of our step divided by R, and the milliseconds of ``other``, measured in turns."""
+    replicas = [1, 2] if conditions.tiny else [1, 16]
+    ours = {str(number): our_step(workload.program(number, conditions.device)) for number in replicas}
+    times = alternating({"other": other, **ours}, conditions)
     for number in replicas:
         yield number, times[str(number)] / number, times["other"]
 
 
-def measure_replicas(setting: Setting) -> Iterator[Row]:
-    """Yield a row for each workload and R."""
-    models = mnist_models(setting.tiny)
-    workloads = {name: mnist(models[name], setting.tiny) for name in ("mlp", "logistic")}
-    for name, workload in {**workloads, "digits": digits(setting.tiny)}.items():
-        yield from _rates(name, workload, [1, 2] if setting.tiny else [1, 2, 4, 8, 16, 32, 64], setting)
+def measure_replicas(conditions: Conditions) -> Iterator[Row]:
+    """Yield one row per workload and R."""
+    models = mnist_models(conditions.tiny)
+    workloads = {name: mnist(models[name], conditions.tiny) for name in ("mlp", "logistic")}
+    for name, workload in {**workloads, "digits": digits(conditions.tiny)}.items():
+        yield from _rates(name, workload, [1, 2] if conditions.tiny else [1, 2, 4, 8, 16, 32, 64], conditions)
 
 
-def _rates(name: str, workload: Workload, replicas: list[int], setting: Setting) -> Iterator[Row]:
-    actions = {str(number): stepper(workload.program(number, setting.device)) for number in replicas}
-    times = alternating(actions, setting)
+def _rates(name: str, workload: Workload, replicas: list[int], conditions: Conditions) -> Iterator[Row]:
+    actions = {str(number): our_step(workload.program(number, conditions.device)) for number in replicas}
+    times = alternating(actions, conditions)
     rates = {number: 1e3 * number / times[str(number)] for number in replicas}
     best = max(rates.values())
     knee = min(number for number in replicas if rates[number] >= KNEE * best)

@@ -25,7 +25,7 @@ class Subject:
         name: As registered.
         ours: Of vectors, f and random numbers.
         obvious: Of vectors and f.
-        tolerates: Of n and f.
+        tolerates: Whether it is defined, of n and f.
     """
 
     kind: str
@@ -35,7 +35,7 @@ class Subject:
     tolerates: Callable[[int, int], bool]
 
     def tolerated(self, n: int) -> list[int]:
-        """Return the f that are measured: the largest up to (n - 3) / 4, and one whose subsets can be enumerated."""
+        """Return every f that is measured: the largest up to (n - 3) / 4, and one whose subsets can be enumerated."""
         below = range((n - 3) // 4, -1, -1)
         usual = next(f for f in below if self.tolerates(n, f))
         if self.name not in obvious.ENUMERATING:
@@ -43,7 +43,7 @@ class Subject:
         return sorted({usual, next(f for f in below if f <= usual and obvious.enumerable(n, f))})
 
     def has_obvious(self, n: int, f: int) -> bool:
-        """Return whether the obvious implementation ends in this life."""
+        """Return whether the obvious implementation ends in a reasonable time."""
         return self.name not in obvious.ENUMERATING or obvious.enumerable(n, f)
 
 
@@ -67,7 +67,7 @@ def _step(step: PreAggregator) -> Ours:
 
 
 def normal(*shape: int, device: torch.device) -> Tensor:
-    """Return standard normal numbers, the same at every call."""
+    """Return standard normal numbers, the same in every call."""
     return torch.randn(shape, generator=torch_stream(0, "bench")).to(device)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks.document import Document, Machine, Row, Section, Value
+from benchmarks.document import Document, Machine, Measurement, Row, Value
 
 
 def markdown(document: Document) -> str:
@@ -12,7 +12,7 @@ def markdown(document: Document) -> str:
 
 
 def machine_line(machine: Machine) -> str:
-    """Return the machine in a sentence."""
+    """Return the machine in one line."""
     threads = "1 thread" if machine.threads == 1 else f"{machine.threads} threads"
     versions = f"torch {machine.torch_version}, Python {machine.python_version}"
     where = f"{machine.cpu}, {machine.cores} cores, {threads}; {versions}"
@@ -20,7 +20,7 @@ def machine_line(machine: Machine) -> str:
     return gpu + where + (". Toy sizes: these times say nothing." if machine.tiny else ".")
 
 
-def section(measured: Section) -> str:
+def section(measured: Measurement) -> str:
     """Return a section with its heading, method and table."""
     body = table(measured.rows) if measured.missing is None else f"Not measured: {measured.missing}"
     return f"### {measured.title}\n\n{measured.method}\n\n{body}\n\n({measured.commit}, {measured.date})"

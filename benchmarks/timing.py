@@ -1,4 +1,4 @@
-"""Times of several actions, measured in turns so that a disturbance of the machine meets all of them."""
+"""Times of several actions, measured in turns so that a disturbance of the machine affects all of them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,12 +12,12 @@ MOST = 1000  # rounds
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Where is measured, and how thoroughly.
+class Conditions:
+    """Where actions are measured, and how thoroughly.
 
     Attributes:
-        device: Where.
-        tiny: Toy sizes, to see that everything runs.
+        device: What the actions run on.
+        tiny: Whether the sizes are toy sizes, to see that everything runs.
     """
 
     device: torch.device
@@ -25,38 +25,38 @@ class Setting:
 
     @property
     def seconds(self) -> float:
-        """How long one comparison goes on."""
+        """How long one comparison lasts at least."""
         return 0.0 if self.tiny else 2.0
 
     @property
     def rounds(self) -> int:
-        """The fewest runs of an action."""
+        """How often an action runs at least."""
         return 3 if self.tiny else 5
 
 
-def alternating(actions: Mapping[str, Action], setting: Setting) -> dict[str, float]:
+def alternating(actions: Mapping[str, Action], conditions: Conditions) -> dict[str, float]:
     """Return the median time of each action in milliseconds.
 
-    Every action runs once to warm up. Then rounds, in each of which every action runs once, until ``setting.seconds``
-    are over, but at least ``setting.rounds``.
+    Every action runs once to warm up. Rounds follow, in each of which every action runs once, for at least
+    ``conditions.seconds`` and ``conditions.rounds``, but at most ``MOST`` rounds.
 
     Args:
         actions: By name.
-        setting: The device, for which each time waits.
+        conditions: The device, whose work each time includes, and how long to measure.
     """
     for action in actions.values():
         action()
     times: dict[str, list[float]] = {name: [] for name in actions}
-    end, rounds = time.perf_counter() + setting.seconds, 0
-    while rounds < setting.rounds or (time.perf_counter() < end and rounds < MOST):
+    end, rounds = time.perf_counter() + conditions.seconds, 0
+    while rounds < conditions.rounds or (time.perf_counter() < end and rounds < MOST):
         for name, action in actions.items():
-            times[name].append(1e3 * seconds(action, setting.device))
+            times[name].append(1e3 * seconds(action, conditions.device))
         rounds += 1
     return {name: median(found) for name, found in times.items()}
 
 
 def seconds(action: Action, device: torch.device) -> float:
-    """Return the time of one run of an action, until the device has done it."""
+    """Return the seconds that one run of an action takes, until the device has finished it."""
     finish(device)
     start = time.perf_counter()
     action()
@@ -65,6 +65,6 @@ def seconds(action: Action, device: torch.device) -> float:
 
 
 def finish(device: torch.device) -> None:
-    """Wait until a GPU has done all that it was given."""
+    """Wait until a GPU has finished everything it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

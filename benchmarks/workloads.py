@@ -1,4 +1,4 @@
-"""What is trained for the measurements: cells on random images, and plain SGD on as many samples."""
+"""What the measurements train: cells on random images, and plain SGD on as many samples."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ from pipeline.data.partitions.by_label import IID
 from pipeline.defences.defence import Defence
 from pipeline.simulator import capture
 from pipeline.simulator.cell import Cell, Threat, Training
-from pipeline.simulator.gradients import backend, chain_gradients, vmap_gradients
+from pipeline.simulator.gradients import chain_gradients, vmap_gradients
 from pipeline.simulator.local_updates.sgd import Gradient
 from pipeline.simulator.loop import step
 from pipeline.simulator.models import MODELS, Model, Network
 from pipeline.simulator.models.base import Shape
-from pipeline.simulator.precision import keep_freed_memory, kernels_chosen
+from pipeline.simulator.precision import backend, keep_freed_memory, kernels_chosen
 from pipeline.simulator.program import Program, build
 from pipeline.simulator.schedules.piecewise import Constant
 
 CLASSES = 10
 RATE = 0.1
 SHARE = 1000  # training images of a worker
-STEPS = 1024  # of a run, more than the most rounds of a measurement
+STEPS = 1024  # of a run, more than a measurement ever takes
 
 NNM_TRIMMED_MEAN = {"before": [{"name": "nnm"}], "rule": {"name": "trimmed_mean"}}
 ALIE = {"name": "alie", "strength": 1.5}
@@ -55,7 +55,7 @@ class Workload:
     batch_size: int
 
     def cell(self, seed: int, attack: dict[str, Any], defence: dict[str, Any], steps: int = STEPS) -> Cell:
-        """Return one run with worker momentum 0.9, evaluated at the start and at the end."""
+        """Return a cell with worker momentum 0.9, evaluated at the start and at the end."""
         model: Model = MODELS.parse(self.model, "bench")
         return Cell(
             model=model,
@@ -77,7 +77,7 @@ class Workload:
         return Dataset(train, other, other, classes=CLASSES)
 
     def write(self, path: Path) -> None:
-        """Write the data to a file that training reads."""
+        """Write the data to the file that training reads."""
         data = self.dataset()
         tensors = {
             f"{name}_{part}": getattr(getattr(data, name), part).clone()
@@ -129,30 +129,30 @@ def _split(shape: Shape, size: int) -> Split:
 
 
 def mnist(model: dict[str, Any], tiny: bool) -> Workload:
-    """Return 10 honest and 3 Byzantine workers, 25 images of 28 x 28 each; in toy sizes 5, 1 and 2."""
+    """Return 10 honest and 3 Byzantine workers, 25 images of 28 x 28 pixels each; in toy size 5, 1 and 2."""
     if tiny:
         return Workload(model, (1, 28, 28), threat(6, 1), 2)
     return Workload(model, (1, 28, 28), threat(13, 3), 25)
 
 
 def digits(tiny: bool) -> Workload:
-    """Return the size of a cell of the project's own params.yaml."""
+    """Return a workload of the size of a cell of params.yaml."""
     return Workload({"name": "mlp", "hidden": [4 if tiny else 32]}, (1, 8, 8), threat(17, 5), 16)
 
 
 def mnist_models(tiny: bool) -> dict[str, dict[str, Any]]:
-    """Return the three models that are measured on MNIST's shape."""
+    """Return the three models that are measured on images of MNIST's shape."""
     hidden = 4 if tiny else 100
     return {"cnn": {"name": "cnn_mnist"}, "mlp": {"name": "mlp", "hidden": [hidden]}, "logistic": {"name": "logistic"}}
 
 
 def threat(workers: int, byzantine: int) -> Threat:
-    """Return a threat of which f = b are tolerated."""
+    """Return a threat with f = b."""
     return Threat(workers=workers, byzantine=byzantine, tolerated=byzantine, sampled=None)
 
 
-def stepper(program: Program) -> Action:
-    """Return an action that does one Byzantine step at each call, as :func:`pipeline.runs.execution.train` does it."""
+def our_step(program: Program) -> Action:
+    """Return an action that does one Byzantine step per call, as :func:`pipeline.runs.execution.train` does it."""
     keep_freed_memory()
     take_step, steps = capture.stepper(partial(step, program), program.start()), count()
     together = program.gradients in (chain_gradients, vmap_gradients)
@@ -165,7 +165,7 @@ def stepper(program: Program) -> Action:
 
 
 def plain_sgd(network: Network, dataset: Dataset, samples: int, device: torch.device) -> Action:
-    """Return an action that does one step of SGD on ``samples`` images at each call, by plain autograd."""
+    """Return an action that does one step of SGD on ``samples`` images per call, by plain autograd."""
     data = dataset.to(device).train
     drawn = torch.randint(len(data.labels), (STEPS, samples), generator=torch_stream(0, "bench samples")).to(device)
     leaves = _leaves(network, device)
@@ -184,12 +184,12 @@ def plain_sgd(network: Network, dataset: Dataset, samples: int, device: torch.de
 
 
 def _leaves(network: Network, device: torch.device) -> dict[str, Tensor]:
-    """Return the initial parameters by name, a leaf of autograd each."""
+    """Return the initial parameters by name, each a leaf of autograd."""
     parts = torch.split(network.initial(0), [shape.numel() for shape in network.shapes.values()])
     named = zip(network.shapes.items(), parts, strict=True)
     return {name: part.view(shape).clone().to(device).requires_grad_() for (name, shape), part in named}
 
 
 def unwatched(_: Sequence[int]) -> Callable[..., None]:
-    """Look at no evaluation; what :func:`pipeline.runs.execution.train` asks for."""
+    """Ignore every evaluation; a ``watch`` for :func:`pipeline.runs.execution.train`."""
     return lambda *_: None

@@ -13,7 +13,7 @@ from pipeline.core.component import allowed
 from pipeline.core.errors import UserError
 from pipeline.core.files import root
 from pipeline.core.paths import DATASET, RAW
-from pipeline.runs import params
+from pipeline.runs import edit, params
 from pipeline.runs.watchdog import stop_with_dvc
 
 
@@ -99,6 +99,12 @@ def _parser() -> argparse.ArgumentParser:
     catalogue.add_argument("--markdown", action="store_true", help="the page docs/catalogue.md")
     change = commands.add_parser("set", help="change params.yaml, keeping its comments")
     change.add_argument("changes", help="blank-separated path=value, e.g. 'training.steps=50 grid.seeds=[0,1]'")
+    overlay = commands.add_parser("apply", help="merge an overlay into params.yaml, keeping the comments there")
+    overlay.add_argument(
+        "overlay",
+        type=Path,
+        help="a folder of experiments/, or a YAML file; start from the committed file (git checkout params.yaml)",
+    )
     comparison = commands.add_parser("compare", help="the results as they stand beside committed or other ones")
     comparison.add_argument("--to", default="HEAD", help="a git revision, or a folder with results (default HEAD)")
     return parser
@@ -109,7 +115,9 @@ def _run(arguments: argparse.Namespace, here: Path) -> int:
     if arguments.command == "compare":
         return _compare(here, arguments.to)
     if arguments.command == "set":
-        params.override(path, arguments.changes)
+        edit.override(path, arguments.changes)
+    elif arguments.command == "apply":
+        edit.apply(path, arguments.overlay)
     elif arguments.command == "list":
         _list(arguments.markdown)
     else:

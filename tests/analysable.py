@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from support import blobs, write_dataset
+from support import blobs
 
 from pipeline.core.files import file_hash, write_json, write_text
+from pipeline.data.dataset import write
 from pipeline.report import report
 from pipeline.report.report_text import Sections
 from pipeline.report.search_results import COLUMNS
@@ -106,7 +107,7 @@ def write_study(root, params, name):
 
 
 def results(root, params) -> Path:
-    write_dataset(root / report.DATASET, blobs())
+    write(root / report.DATASET, blobs())
     write_grid(root, params)
     for name in params.search.studies:
         write_study(root, params, name)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from ruamel.yaml import YAML
 
-from pipeline.data.dataset import Dataset, Split, write_tensors
+from pipeline.data.dataset import Dataset, Split, write
 from pipeline.runs import execution
 from pipeline.runs.params import Params, validate
 from pipeline.runs.plan import planned
@@ -75,13 +75,6 @@ def blobs(shape=(1, 2, 3), classes=3, sizes=(60, 30, 20), seed=0) -> Dataset:
     return Dataset(*map(split, sizes), classes=classes)
 
 
-def write_dataset(path: Path, dataset: Dataset) -> None:
-    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    tensors = {f"{name}_inputs": split.inputs for name, split in splits.items()}
-    labels = {f"{name}_labels": split.labels for name, split in splits.items()}
-    write_tensors(path, {**tensors, **labels}, {"classes": str(dataset.classes)})
-
-
 class InProcess:
     """Stands for ``pipeline.runs.pool.Pool`` where a test need not start processes: works on the tasks here."""
 
@@ -110,7 +103,7 @@ def trainer(dataset: Dataset, **settings):
     settings = parameters().execution.replace(device="cpu", **settings)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "dataset.safetensors"
-        write_dataset(path, dataset)
+        write(path, dataset)
         with execution.trainer(path, settings) as ready:
             yield ready
 

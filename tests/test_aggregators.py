@@ -15,9 +15,11 @@ from aggregator_contract import (
     assert_close,
     oracle,
     spread,
+    streams,
 )
 from oracles import unequal_vectors
 
+from pipeline.core.errors import UserError
 from pipeline.defences.aggregators import AGGREGATORS
 
 
@@ -74,6 +76,14 @@ def test_tolerates_is_the_condition_of_the_catalogue(rule):
     for n in range(1, 16):
         for f in range(-1, n + 2):
             assert rule.tolerates(n, f) is oracles.CONDITION[rule.name](n, f), (n, f)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_an_f_that_is_not_tolerated_is_refused_by_the_call(rule):
+    for n, f in [(17, -1), (17, 17), (7, 9), *((17, f) for f in range(17))]:
+        if not rule.tolerates(n, f):
+            with pytest.raises(UserError, match=f"^{rule.name} needs .*, got n = {n}, f = {f}$"):
+                rule.aggregate(torch.zeros(1, n, 3), f, stream=streams(0, 1))
 
 
 KAPPA = {

@@ -19,31 +19,31 @@ from pipeline.defences.aggregators.subsets import MDA, SMEA
 
 
 class OneNeighbourMore(Krum):
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         chosen = krum_scores(vectors, vectors.shape[-2] - f - 1).argmin(dim=-1)
         return Aggregated(vectors.gather(-2, chosen[..., None, None].expand_as(vectors[..., :1, :]))[..., 0, :], state)
 
 
 class SumMinusExtremes(TrimmedMean):
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         ordered, n = vectors.sort(dim=-2).values, vectors.shape[-2]
         extremes = ordered[..., :f, :].sum(dim=-2) + ordered[..., n - f :, :].sum(dim=-2)
         return Aggregated((vectors.sum(dim=-2) - extremes) / (n - 2 * f), state)
 
 
 class LowerMedian(Median):
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         return Aggregated(vectors.median(dim=-2).values, state)
 
 
 class OneSidedTrimming(TrimmedMean):
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         n = vectors.shape[-2]
         return Aggregated(vectors.sort(dim=-2).values[..., : n - 2 * f, :].mean(dim=-2), state)
 
 
 class StartAtZeroWithAbsoluteNu(GeometricMedian):
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         z = torch.zeros_like(vectors[..., 0, :])
         for _ in range(self.iterations):
             weights = 1 / (vectors - z[..., None, :]).norm(dim=-1, keepdim=True).clamp_min(0.1)
@@ -52,27 +52,27 @@ class StartAtZeroWithAbsoluteNu(GeometricMedian):
 
 
 class NearestOfTooFew(Meamed):
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         return Aggregated(mean_around_median(vectors, vectors.shape[-2] - 2 * f), state)
 
 
 class AroundTheMedian(Phocas):
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         return Meamed().aggregate(vectors, f)
 
 
 class SignOfTheMean(SignMajority):
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         return Aggregated(vectors.mean(dim=-2).sign(), state)
 
 
 class SumOfTheBest(MultiKrum):
-    def aggregate(self, vectors, f, state=None, stream=None):
-        return Aggregated(super().aggregate(vectors, f).vector * (vectors.shape[-2] - f), state)
+    def _aggregate(self, vectors, f, state, stream):
+        return Aggregated(super()._aggregate(vectors, f, state, stream).vector * (vectors.shape[-2] - f), state)
 
 
 class OneShot(Bulyan):
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         n = vectors.shape[-2]
         order = krum_scores(vectors, n - f - 2).argsort(dim=-1)[..., : n - 2 * f, None]
         chosen = vectors.take_along_dim(order, dim=-2)
@@ -80,21 +80,21 @@ class OneShot(Bulyan):
 
 
 class NearestOthers(MoNNA):
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         others = vectors[..., 1:, :]
         distances = (others - vectors[..., :1, :]).norm(dim=-1)
         return mean_of(lowest(distances, vectors.shape[-2] - f - 1), others)
 
 
 class SmallestDropped(CGE):
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         return mean_of(lowest(-norms(vectors), vectors.shape[-2] - f), vectors, state)
 
 
 class Greedy(MDA):
     """Drops, f times, the vector that is farthest from any other."""
 
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         left = torch.ones(vectors.shape[:-1], dtype=torch.bool)
         for _ in range(f):
             distances = squared_distances(vectors).masked_fill(~(left[..., None] & left[..., None, :]), 0.0)
@@ -103,7 +103,7 @@ class Greedy(MDA):
 
 
 class LeastTrace(SMEA):
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         subsets = torch.combinations(torch.arange(vectors.shape[-2]), vectors.shape[-2] - f)
         members = vectors[..., subsets, :]
         spreads = (members - members.mean(dim=-2, keepdim=True)).square().sum(dim=(-1, -2)).nan_to_num(nan=math.inf)
@@ -130,7 +130,7 @@ class NotCentred(DnC):
 
 
 class ClippedAroundZero(CenteredClipping):
-    def aggregate(self, vectors, f, state=None, stream=None):
+    def _aggregate(self, vectors, f, state, stream):
         clipped = vectors * (self.tau / vectors.norm(dim=-1, keepdim=True)).clamp_max(1.0)
         return Aggregated(clipped.mean(dim=-2), state)
 

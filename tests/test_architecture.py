@@ -1,6 +1,7 @@
 """The house: rooms import downwards only, heavy libraries stay in their rooms, files stay short."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,21 +19,22 @@ ROOMS = [
     {"runs"},
     {"search"},
     {"report"},
-    {"tracking"},
-    {"__main__"},
+    {"tracking", "interface"},
+    {"__init__", "__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
+LOOSE = {"__init__", "__main__", "interface"}  # modules that stand in no room
 BARE = ("core", "data", "attacks", "defences", "simulator")  # what runs on a bare GPU machine
 OWNERS = {
     "mlflow": {"tracking"},
     "optuna": {"search", "report"},
     "matplotlib": {"report"},
-    "pandas": {"search", "report", "tracking"},
-    "scipy": {"core.elementary", "report"},
-    "numba": {"core.kernels"},
+    "pandas": {"search", "report", "tracking", "interface"},
+    "scipy": {"core.kernels.elementary", "report"},
+    "numba": {"core.kernels.basis"},
     "sklearn": {"data.sources"},
     "torchvision": {"data.sources"},
-    "ruamel": {"runs.params"},
+    "ruamel": {"runs.params", "runs.edit"},
     "loky": {"runs.pool"},
     "dvc": set(),
     "byzfl": set(),
@@ -77,7 +79,22 @@ def at_module_level(file: Path) -> set[str]:
 
 
 def test_every_module_stands_in_a_room():
-    assert {name.split(".")[0] for name in MODULES} - {"__init__"} == set(LEVEL)
+    assert {name.split(".")[0] for name in MODULES} == set(LEVEL)
+    assert {file.stem for file in PACKAGE.glob("*.py")} == LOOSE
+
+
+ASKS = ("core.kernels", "simulator.precision", "runs", "report.computed_on")  # runs chooses the device
+
+
+@pytest.mark.parametrize("file", FILES, ids=dotted)
+def test_the_device_and_the_compiler_are_asked_for_in_few_places(file):
+    """Everywhere else the mathematics stands as it is, whatever computes it."""
+    if not dotted(file).startswith(ASKS):
+        asked = [node.attr for node in ast.walk(ast.parse(file.read_bytes())) if isinstance(node, ast.Attribute)]
+        assert not {"is_cuda", "is_cpu", "is_meta", "is_available", "get_cpu_capability", "data_ptr", "njit"} & set(
+            asked
+        )
+        assert not re.search(r"device\.type|\.type [!=]= .(cpu|cuda)", file.read_text())
 
 
 @pytest.mark.parametrize("file", FILES, ids=dotted)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from oracles import unequal_vectors
 
-from pipeline.attacks import ATTACKS, AttackContext, DataAttack, TunableAttack, VectorAttack
+from pipeline.attacks import ATTACKS, AttackContext, Crafted, DataAttack, TunableAttack, VectorAttack
 from pipeline.core.errors import UserError
 from pipeline.core.rng import Stream
 
@@ -54,6 +54,30 @@ def context_of(honest, byzantine, strength=1.0, first=0, step=0, previous=None, 
         defence=defence,
         stream=Stream.of(range(first, first + replicas), "attack"),
     )
+
+
+class ReadsItself(TunableAttack):
+    """What an author may write first; in a batch it would give every replica the strength of the first."""
+
+    name: str = "reads_itself"
+    knowledge = "nothing"
+    parameter: str
+
+    def literature(self, n, f):
+        return (1.0,)
+
+    def _craft(self, honest, context, state):
+        return Crafted(getattr(self, self.parameter) * honest[..., : context.byzantine, :], state)
+
+
+@pytest.mark.parametrize("parameter", ["strength", "start", "ramp"])
+def test_an_attack_that_reads_what_differs_in_a_batch_from_itself_is_stopped(parameter):
+    attack = ReadsItself(strength=2.0, parameter=parameter)
+    assert (attack.strength, attack.start, attack.ramp) == (2.0, 0, 0)
+    with pytest.raises(AttributeError, match=rf"ReadsItself\._craft reads self\.{parameter}, .* is context\.strength"):
+        craft(attack, unequal_vectors(5, 3), 2)
+    with pytest.raises(AttributeError, match="no attribute 'strenght'"):
+        craft(attack.replace(parameter="strenght"), unequal_vectors(5, 3), 2)
 
 
 def craft(attack, honest, byzantine, strength=1.0, **changes):

@@ -13,10 +13,10 @@ from benchmarks import obvious, peer
 from benchmarks.__main__ import main
 from benchmarks.command import SECTIONS
 from benchmarks.memory import peak_bytes
-from benchmarks.timing import Setting, alternating
+from benchmarks.timing import Conditions, alternating
 
 CPU = torch.device("cpu")
-TINY = Setting(CPU, tiny=True)
+TINY = Conditions(CPU, tiny=True)
 
 
 def bench(monkeypatch, *arguments):

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch._dynamo  # PyTorch imports it with the first gradient, which must not be under the double of torch.cuda
 from support import CPU, assert_identical, blobs, cell, train
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.core import kernels
+from pipeline.core.kernels import basis
 from pipeline.simulator import capture
 from pipeline.simulator import loop as simulation
 from pipeline.simulator.capture import Captured, Eager, mapped, stepper, tensors
@@ -77,7 +78,7 @@ def recording(monkeypatch):
         graph=graph,
     )
     monkeypatch.setattr(torch, "cuda", cuda)
-    monkeypatch.setattr(kernels, "apply_to", lambda vectors: False)  # a GPU computes by plain expressions
+    monkeypatch.setattr(basis, "on_cpu", lambda vectors: False)  # a GPU computes by plain expressions
     monkeypatch.setattr(simulation, "stepper", Captured)
 
 
@@ -107,18 +108,34 @@ def test_a_cpu_takes_steps_launch_by_launch():
     assert isinstance(stepper(partial(step, program), program.start()), Eager)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("operation not permitted when stream is capturing"), None])
-def test_a_step_that_cannot_be_captured_is_launched_instead(error, monkeypatch):
+FAILED_CAPTURES = [
+    "CUDA error: operation not permitted when stream is capturing",
+    "CUDA error: operation failed due to a previous error during capture",
+]
+OTHERS = [
+    torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("shape '[2, 3]' is invalid for input of size 5"),
+]
+
+
+def stepper_when_capturing_raises(error, monkeypatch):
     def captured(step, state):
-        raise error or torch.OutOfMemoryError
+        raise error
 
     monkeypatch.setattr(capture, "Captured", captured)
-    on_gpu = SimpleNamespace(params=SimpleNamespace(device=torch.device("cuda")))
-    if error:
-        assert isinstance(stepper(None, on_gpu), Eager)
-    else:
-        with pytest.raises(torch.OutOfMemoryError):
-            stepper(None, on_gpu)
+    return stepper(None, SimpleNamespace(params=SimpleNamespace(device=torch.device("cuda"))))
+
+
+@pytest.mark.parametrize("text", FAILED_CAPTURES)
+def test_a_step_that_cannot_be_captured_is_launched_instead(text, monkeypatch):
+    assert isinstance(stepper_when_capturing_raises(torch.AcceleratorError(text), monkeypatch), Eager)
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=repr)
+def test_any_other_error_of_a_capture_is_an_error(error, monkeypatch):
+    with pytest.raises(type(error)):
+        stepper_when_capturing_raises(error, monkeypatch)
 
 
 def test_a_state_is_copied_part_by_part():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
 from support import ROOT, cell, parameters
 
 from pipeline.attacks import ATTACKS
@@ -135,7 +136,7 @@ def package(tmp_path, monkeypatch):
 
     def forget():
         sources.imports_of.cache_clear()
-        sources.source_hash.cache_clear()
+        sources.code_hash.cache_clear()
 
     def change(file: str, text: str = "CHANGED = 1") -> None:
         path = copy / file
@@ -193,6 +194,18 @@ def test_the_resolved_default_strength_is_in_the_content():
     assert cell("alie").content()["attack"]["strength"] == pytest.approx(0.2533, abs=1e-4)  # Phi^-1(3 / 5)
     with pytest.raises(UserError, match="no default strength"):
         cell("alie", changes={"threat.tolerated": 0})
+
+
+def test_a_cell_made_in_python_is_as_safe_as_one_of_params_yaml():
+    here = cell("alie")
+    again = here.replace(attack=ATTACKS.parse({"name": "alie"}, ""), seed=3)
+    assert again.strength == here.strength
+    with pytest.raises(ValidationError, match=r"bulyan needs n >= 4f \+ 3, got n = 7, f = 2"):
+        here.replace(defence={"rule": {"name": "bulyan"}})
+    with pytest.raises(ValidationError, match="alie has no default strength for n = 7, f = 0"):
+        here.replace(attack={"name": "alie"}, threat=here.threat.replace(tolerated=0))
+    with pytest.raises(ValidationError, match="target = 5: there are 5 honest workers"):
+        here.replace(attack={"name": "mimic", "target": 5})
 
 
 def test_cells_share_a_batch_unless_more_than_defence_partition_seed_and_strength_differ():

@@ -46,7 +46,7 @@ class Halving(PreAggregator):
     def kappa(self, n, f, kappa):
         return kappa + n
 
-    def apply(self, vectors, f, stream=None):
+    def _apply(self, vectors, f, stream):
         n = vectors.shape[-2]
         mixing = torch.zeros(n // 2, n, dtype=vectors.dtype)
         for i in range(n):
@@ -56,15 +56,15 @@ class Halving(PreAggregator):
 
 
 class Unweighted(Halving):
-    def apply(self, vectors, f, stream=None):
-        return Mixed(super().apply(vectors, f).vectors, None)
+    def _apply(self, vectors, f, stream):
+        return Mixed(super()._apply(vectors, f, stream).vectors, None)
 
 
 class Recording(Mean):
     """A mean that remembers which f reached it, in its state."""
 
-    def aggregate(self, vectors, f, state=None, stream=None):
-        return super().aggregate(vectors, f)._replace(state=(vectors.shape[-2], f, state))
+    def _aggregate(self, vectors, f, state, stream):
+        return super()._aggregate(vectors, f, state, stream)._replace(state=(vectors.shape[-2], f, state))
 
 
 def compose(rule, *before):
@@ -72,7 +72,7 @@ def compose(rule, *before):
 
 
 def test_without_pre_aggregation_it_is_the_rule():
-    vectors = unequal_vectors(2, 9, 5)
+    vectors = unequal_vectors(2, 11, 5)
     for name in AGGREGATORS.names:
         plain, alone = defence(name).aggregate(vectors, 2), AGGREGATORS[name]().aggregate(vectors, 2)
         assert torch.equal(plain.vector, alone.vector)
@@ -82,7 +82,7 @@ def test_without_pre_aggregation_it_is_the_rule():
 
 @pytest.mark.parametrize("name", AGGREGATORS.names)
 def test_nnm_then_rule_is_the_composition_of_the_oracles(name):
-    vectors = unequal_vectors(9, 3)
+    vectors = unequal_vectors(11, 3)
     mixed = oracles.nnm(vectors.tolist(), 2)
     expected = torch.tensor(oracles.AGGREGATION[name](mixed, 2), dtype=torch.float64)
     tolerance = 1e-2 if name == "geometric_median" else 1e-12
@@ -220,7 +220,7 @@ def test_a_wrong_defence_is_explained(value, message):
 
 
 def test_the_input_is_left_alone():
-    vectors = unequal_vectors(9, 5)
+    vectors = unequal_vectors(11, 5)
     before = vectors.clone()
     for name in AGGREGATORS.names:
         defence(name, "nnm").aggregate(vectors, 2).vector.fill_(1.0)

@@ -8,10 +8,10 @@ from support import CPU, InProcess, assert_identical, blobs, cell, train, traine
 from pipeline.core.errors import UserError
 from pipeline.runs import execution
 from pipeline.runs.plan import replica_bytes
-from pipeline.simulator.gradients import backend, chain_gradients, loop_gradients, replica_gradients, vmap_gradients
+from pipeline.simulator.gradients import chain_gradients, loop_gradients, replica_gradients, vmap_gradients
 from pipeline.simulator.loop import run
 from pipeline.simulator.models import MODELS
-from pipeline.simulator.precision import kernels_chosen
+from pipeline.simulator.precision import backend, kernels_chosen
 
 DATASET = blobs()
 

@@ -1,33 +1,73 @@
-"""The ready-made parameter sets are valid, and the published numbers beside them belong to their grid."""
+"""The experiments are valid and hold only what differs, and published numbers belong to the grid beside them."""
 
 import re
+from collections.abc import Iterator
+from functools import cache
 from itertools import product
+from typing import Any
 
 import pytest
-from support import ROOT
+from ruamel.yaml import YAML
+from support import ROOT, raw_parameters
 
 from pipeline.report.published import read_published
-from pipeline.runs.params import load, override
+from pipeline.runs.edit import apply, overlaid, override
+from pipeline.runs.params import Params, load
 
-FOLDERS = sorted(path.parent for path in (ROOT / "experiments").glob("*/params.yaml"))
+PARAMS, EXPERIMENTS = ROOT / "params.yaml", ROOT / "experiments"
+FOLDERS = sorted(path.parent for path in EXPERIMENTS.glob("*/params.yaml"))
+SYNTHETIC = sorted(EXPERIMENTS.glob("*.yaml"))
 SEARCHES = {"breakdown_digits": "breakdown", "stealth_digits": "stealth", "worst_digits": "worst"}
-README = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
-SYNTHETIC = re.findall(r"^python -m pipeline set '(data\.source=.*)'$", README, flags=re.MULTILINE)
+README = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
 QUICK = re.search(r"`python -m pipeline set '(training\.steps=[^']*)'`", README).group(1)
 PAPERS = [folder for folder in FOLDERS if folder.name not in SEARCHES]
+EVERY_FOLDER = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 EVERY_PAPER = pytest.mark.parametrize("folder", PAPERS, ids=lambda folder: folder.name)
 
 
-def copied(folder, tmp_path):
+@cache
+def parameters(folder) -> Params:
+    """The project's parameters with an experiment."""
+    return overlaid(PARAMS, folder)
+
+
+def raw(folder) -> dict[str, Any]:
+    return YAML(typ="safe").load((folder / "params.yaml").read_text(encoding="utf-8"))
+
+
+def values(overlay, root, path=()) -> Iterator[tuple[str, Any, Any]]:
+    """The path, the value and the value of the root for everything that an overlay states."""
+    for key, value in overlay.items():
+        entry = path and path[0] in ("partitions", "defences", "attacks", "studies")
+        if isinstance(value, dict) and "name" not in value and not entry:
+            yield from values(value, root[key], (*path, key))
+        else:
+            yield ".".join((*path, key)), value, root.get(key)
+
+
+@EVERY_FOLDER
+def test_an_experiment_applies_and_holds_only_what_differs(folder, tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_bytes((folder / "params.yaml").read_bytes())
-    return path
+    path.write_bytes(PARAMS.read_bytes())
+    apply(path, folder)
+    assert load(path) == parameters(folder)
+    once = path.read_bytes()
+    apply(path, folder)
+    assert path.read_bytes() == once
+    assert [where for where, value, of_root in values(raw(folder), raw_parameters()) if value == of_root] == []
 
 
-def published_file(folder):
-    """The file that the parameters name, or None."""
-    named = load(folder / "params.yaml").analysis.published
-    return ROOT / named if named else None
+@EVERY_FOLDER
+def test_every_entry_that_an_experiment_adds_is_used(folder):
+    params, stated = parameters(folder), raw(folder)
+    used = {
+        "partitions": {*params.grid.partitions, params.search.partition},
+        "defences": {*params.grid.defences, *params.search.defences},
+        "attacks": set(params.grid.attacks),
+        "studies": set(params.search.studies),
+    }
+    for section, names in used.items():
+        assert set(stated.get(section, {})) <= names, section
 
 
 def test_the_published_settings_are_there_and_explained():
@@ -44,11 +84,10 @@ def test_the_published_settings_are_there_and_explained():
 
 
 @pytest.mark.parametrize("name", SEARCHES)
-def test_the_searches_on_digits_are_valid_and_explained(name):
-    params = load(ROOT / "experiments" / name / "params.yaml")
+def test_the_searches_on_digits_are_explained(name):
+    params = parameters(EXPERIMENTS / name)
     assert {params.studies[study].mode for study in params.search.studies} == {SEARCHES[name]}
     assert params.data.source.name == "digits"
-    assert set(params.grid.attacks) == set(params.attacks)
     assert f"| `{name}` |" in README
     schedules = [
         bounds for space in params.studies[params.search.studies[0]].space.values() for bounds in space.values()
@@ -57,24 +96,19 @@ def test_the_searches_on_digits_are_valid_and_explained(name):
 
 
 @EVERY_PAPER
-def test_the_parameters_are_valid_and_the_model_fits_the_images(folder):
-    params = load(folder / "params.yaml")
+def test_the_model_fits_the_images(folder):
+    params = parameters(folder)
     images = params.data.source.format
     assert params.model.network(images.shape, images.classes).size > 200_000
-    assert set(params.grid.attacks) == set(params.attacks)
-    assert set(params.grid.defences) == set(params.defences)
-    assert set(params.grid.partitions) == set(params.partitions)
 
 
 @EVERY_PAPER
 def test_published_numbers_belong_to_the_grid(folder):
-    path = published_file(folder)
-    if path is None:
-        assert not (folder / "published.csv").exists()
+    params, path = parameters(folder), folder / "published.csv"
+    assert params.analysis.published == (f"experiments/{folder.name}/published.csv" if path.exists() else None)
+    if not path.exists():
         return
-    assert path == folder / "published.csv"
-    grid = load(folder / "params.yaml").grid
-    table = read_published(path)
+    grid, table = params.grid, read_published(path)
     assert set(table[["attack", "defence", "partition"]].itertuples(index=False, name=None)) <= set(
         product(grid.attacks, grid.defences, grid.partitions)
     )
@@ -106,15 +140,24 @@ def test_every_published_cell_of_the_bucketing_paper_is_there():
 
 
 @EVERY_PAPER
-def test_the_documented_commands_replace_the_images_by_synthetic_ones_of_the_same_form(folder, tmp_path):
-    path = copied(folder, tmp_path)
-    real = load(path).data.source.format
-    fitting = []
-    for command in SYNTHETIC:
-        override(path, f"{command} {QUICK}")
+def test_synthetic_images_of_the_same_form_take_the_place_of_real_ones(folder, tmp_path):
+    real, fitting = parameters(folder).data.source.format, []
+    for images in SYNTHETIC:
+        path = tmp_path / "params.yaml"
+        path.write_bytes(PARAMS.read_bytes())
+        apply(path, folder)
+        apply(path, images)
+        override(path, QUICK)
         changed = load(path)
         assert changed.data.source.name == "synthetic"
         assert changed.analysis.published is None
         assert changed.training.steps == 20
         fitting.append((changed.data.source.format.shape, changed.data.source.format.classes))
     assert fitting.count((real.shape, real.classes)) == 1
+
+
+def test_every_documented_command_names_an_experiment():
+    for page in (README, (ROOT / "README.md").read_text(encoding="utf-8")):
+        named = re.findall(r"python -m pipeline apply (\S+)", page)
+        assert named
+        assert [path for path in named if not (ROOT / path.strip("`")).exists()] == []

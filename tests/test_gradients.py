@@ -6,8 +6,9 @@ from test_models import CLASSES, MODEL, SHAPE, network
 from torch.nn.functional import cross_entropy
 
 from pipeline.core.errors import UserError
-from pipeline.simulator.gradients import BACKENDS, backend, chain_gradients, loop_gradients, vmap_gradients
+from pipeline.simulator.gradients import BACKENDS, chain_gradients, loop_gradients, vmap_gradients
 from pipeline.simulator.models import MODELS
+from pipeline.simulator.precision import backend
 
 EVERY_MODEL = pytest.mark.parametrize("name", MODEL)
 EVERY_SMALL_MODEL = pytest.mark.parametrize("name", [name for name in MODEL if name != "resnet18"])

@@ -36,6 +36,7 @@ def run(monkeypatch, *arguments: str) -> int:
         (["prepare"], "no such file; run `dvc repro download`"),
         (["search", "alie"], "dataset.safetensors: no such file; run `dvc repro prepare`"),
         (["set", "training.stpes=3"], "error: training.stpes=3: should be path=value"),
+        (["apply", "experiments/nowhere"], "error: experiments/nowhere: not found"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_1(arguments, message, here, monkeypatch, capsys):
@@ -116,6 +117,15 @@ def test_set_changes_the_file(here, monkeypatch):
     assert run(monkeypatch, "set", "training.steps=50 grid.seeds=[0,1]") == 0
     text = (here / "params.yaml").read_text()
     assert "steps: 50 " in text
+    assert "# T, rounds of distributed SGD" in text
+
+
+def test_apply_merges_an_overlay_into_the_file(here, monkeypatch):
+    (here / "mine.yaml").write_text("training: {steps: 50}\ngrid: {seeds: [0, 1]}")
+    assert run(monkeypatch, "apply", "mine.yaml") == 0
+    text = (here / "params.yaml").read_text()
+    assert "steps: 50 " in text
+    assert "seeds: [0, 1] " in text
     assert "# T, rounds of distributed SGD" in text
 
 

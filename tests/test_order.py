@@ -6,12 +6,12 @@ import pytest
 import torch
 from oracles import unequal_vectors
 
-from pipeline.core import kernels
+from pipeline.core.kernels import basis
+from pipeline.core.kernels.ranks import window_mean
 from pipeline.core.order import (
     deviation_over_workers,
     mean_around_median,
     mean_around_trimmed_mean,
-    mean_of_nearest,
     mean_over_workers,
     median_over_workers,
     moments_over_workers,
@@ -111,7 +111,7 @@ def nearest_by_sorting(vectors, centre, count):
 def test_the_mean_of_the_values_nearest_to_any_centre(count):
     vectors = unequal_vectors(3, 7, 5).round(decimals=1)
     centre = unequal_vectors(3, 5, seed=1).round(decimals=1)
-    found = mean_of_nearest(centre, vectors.sort(dim=-2).values.unbind(dim=-2), count)
+    found = window_mean(centre, vectors.sort(dim=-2).values.unbind(dim=-2), count)
     torch.testing.assert_close(found, nearest_by_sorting(vectors, centre, count))
 
 
@@ -129,7 +129,7 @@ def test_the_mean_of_the_values_nearest_to_any_centre(count):
     ],
 )
 def test_the_mean_of_the_nearest_with_ties_and_hostile_values(values, centre, count, expected):
-    found = mean_of_nearest(torch.tensor(centre), [torch.tensor(value) for value in values], count)
+    found = window_mean(torch.tensor(centre), [torch.tensor(value) for value in values], count)
     assert found.item() == pytest.approx(expected)
 
 
@@ -156,7 +156,7 @@ def test_the_kernels_compute_what_the_expressions_say(statistic, dtype, monkeypa
     if statistic not in ("mean", "deviation"):
         vectors[0, 1, 3], vectors[1, 2, 5] = math.nan, -math.inf
     found = STATISTICS[statistic](vectors)
-    monkeypatch.setattr(kernels, "apply_to", lambda vectors: False)
+    monkeypatch.setattr(basis, "on_cpu", lambda vectors: False)
     exactly = {"rtol": 0, "atol": 0} if statistic not in ("mean", "deviation") else {}
     torch.testing.assert_close(found, STATISTICS[statistic](vectors), equal_nan=True, **exactly)
 

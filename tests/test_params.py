@@ -2,7 +2,6 @@
 
 import ast
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from support import REMOVED, ROOT, raw_parameters
 
 from pipeline.core.component import Component, Schema
 from pipeline.core.errors import UserError
-from pipeline.runs.params import Params, load, override, validate
+from pipeline.runs.params import Params, load, validate
 
 PARAMS = ROOT / "params.yaml"
 
@@ -239,75 +238,6 @@ def test_every_parameter_is_read_somewhere():
         if field not in attributes_read() and not (field == "name" and issubclass(cls, Component))
     }
     assert dead == set()
-
-
-@pytest.fixture
-def copy(tmp_path) -> Path:
-    path = tmp_path / "params.yaml"
-    path.write_bytes(PARAMS.read_bytes())
-    return path
-
-
-def changed_lines(path: Path) -> list[str]:
-    before, after = PARAMS.read_text().splitlines(), path.read_text().splitlines()
-    assert len(before) == len(after)
-    return [new for old, new in zip(before, after, strict=True) if old != new]
-
-
-def test_override_changes_its_line_and_keeps_the_comments(copy):
-    override(copy, "training.steps=50 grid.seeds=[0,1] attacks.alie.strength=1e-3")
-    steps, alie, seeds = changed_lines(copy)
-    assert steps.split() == ["steps:", "50", "#", "T,", "rounds", "of", "distributed", "SGD"]
-    assert seeds.split("#")[0].split() == ["seeds:", "[0,", "1]"]
-    assert "# of data order, partition and initial weights" in seeds
-    assert "# mean(honest) - theta sd(honest)" in alie
-    params = load(copy)
-    assert (params.training.steps, params.grid.seeds, params.attacks["alie"].strength) == (50, (0, 1), 0.001)
-
-
-def test_override_takes_mappings_and_the_last_of_repeated_changes(copy):
-    override(copy, """  training.steps=50   data.source={"name":mnist} training.steps=60 """)
-    assert load(copy).training.steps == 60
-    assert load(copy).data.source.name == "mnist"
-
-
-@pytest.mark.parametrize("changes", ["", "  ", "\n"])
-def test_override_with_nothing_leaves_every_byte(changes, copy):
-    unusual = PARAMS.read_text().replace("steps: 150", "steps:   150")
-    copy.write_text(unusual)
-    override(copy, changes)
-    assert copy.read_text() == unusual
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ("training.stpes=3", "training.stpes=3: should be path=value, with a path that stands in params.yaml"),
-        ("trainig.steps=3", "trainig.steps=3: should be path=value"),
-        ("training.steps.more=3", "training.steps.more=3: should be path=value"),
-        ("grid.seeds.0=3", "grid.seeds.0=3: should be path=value"),
-        ("training.steps", "training.steps=: should be path=value"),
-        ("training.steps=", "training.steps=: should be path=value"),
-        ("=3", "=3: should be path=value"),
-        ("grid.seeds=[0, 1]", r"grid.seeds=\[0,: the value is not YAML; write it without blanks"),
-        ("training.steps=50 training.momentum=2", "training.momentum = 2: should be less than 1"),
-        ("training.steps=abc", "training.steps = 'abc': should be a valid integer"),
-        ("threat.tolerated=8", "defences.krum: krum needs"),
-    ],
-)
-def test_override_writes_nothing_when_a_change_is_wrong(changes, message, copy):
-    with pytest.raises(UserError, match=message):
-        override(copy, changes)
-    assert copy.read_bytes() == PARAMS.read_bytes()
-    assert [path.name for path in copy.parent.iterdir()] == ["params.yaml"]
-
-
-def test_override_of_a_missing_or_broken_file_is_told(tmp_path):
-    with pytest.raises(UserError, match="not found"):
-        override(tmp_path / "params.yaml", "training.steps=3")
-    (tmp_path / "params.yaml").write_text("a: [")
-    with pytest.raises(UserError, match="is not YAML"):
-        override(tmp_path / "params.yaml", "training.steps=3")
 
 
 def test_parameters_cannot_be_changed_after_validation():

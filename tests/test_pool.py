@@ -11,10 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from support import ROOT, assert_identical, blobs, cell, parameters, train, trainer, write_dataset
+from support import ROOT, assert_identical, blobs, cell, parameters, train, trainer
 
 from pipeline.core.environment import environment
 from pipeline.core.errors import UserError
+from pipeline.data.dataset import write
 from pipeline.runs import execution
 from pipeline.runs.pool import Pool, Task
 
@@ -163,7 +164,7 @@ def test_a_run_that_is_abandoned_leaves_nothing_behind():
 
 
 def test_no_more_processes_are_started_than_there_are_cells(tmp_path):
-    write_dataset(tmp_path / "data", DATASET)
+    write(tmp_path / "data", DATASET)
     settings = parameters({"execution.processes": 3, "execution.device": "cpu"}).execution
     for cells in (0, 1):
         with execution.trainer(tmp_path / "data", settings, cells) as ready:

@@ -65,6 +65,14 @@ def test_oracle(step, n, f):
 
 
 @EVERY_MAP
+def test_an_f_that_is_not_tolerated_is_refused_by_the_call(step):
+    for n, f in [(17, -1), (17, 17), *((17, f) for f in range(17))]:
+        if not step.tolerates(n, f):
+            with pytest.raises(UserError, match=f"^{step.name} needs .*, got n = {n}, f = {f}$"):
+                step.apply(torch.zeros(1, n, 3), f, Stream.of([0], "defence"))
+
+
+@EVERY_MAP
 @EVERY_SIZE
 def test_shapes_and_batch(step, n, f):
     out = step.transforms(n, f)[0]

@@ -5,7 +5,7 @@ import torch
 from oracles import unequal_vectors
 from torch.func import vmap
 
-from pipeline.core.products import matmul, multiply
+from pipeline.core.kernels.products import matmul, multiply
 
 
 @pytest.mark.company

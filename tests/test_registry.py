@@ -156,7 +156,7 @@ def test_a_class_that_lacks_a_method_is_refused():
         def tolerates(self, n: int, f: int) -> bool:
             return True
 
-    with pytest.raises(TypeError, match=r"the rule 'lacking' \(Lacking\) must define aggregate"):
+    with pytest.raises(TypeError, match=r"the rule 'lacking' \(Lacking\) must define _aggregate"):
         Registry("rule").register(Lacking)
 
 

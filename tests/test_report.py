@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from analysable import GRID, outputs, results, undrawn
 from matplotlib.patches import Rectangle
-from support import blobs, parameters, train, write_dataset
+from support import blobs, parameters, train
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json, write_json
+from pipeline.data.dataset import write
 from pipeline.report import figures, report
 from pipeline.runs import store
 from pipeline.runs.plan import grid_row
@@ -221,7 +222,7 @@ def test_trained_cells_end_to_end(tmp_path):
         for planned, result in zip(cells, train([cell.cell for cell in cells], blobs()), strict=True):
             store.write(tmp_path, row, planned, "key", result)
             accuracies.append(result.final["test_accuracy"])
-    write_dataset(tmp_path / report.DATASET, blobs())
+    write(tmp_path / report.DATASET, blobs())
     report.analyse(tmp_path, params)
     cells = pd.read_csv(tmp_path / "reports" / "cells.csv")
     np.testing.assert_allclose(cells["test_accuracy"], accuracies, atol=1e-5)

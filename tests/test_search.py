@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from fabricated import Training, hump
-from support import blobs, parameters, write_dataset
+from support import blobs, parameters
 
+from pipeline.data.dataset import write
 from pipeline.search.stage import search_study
 
 PEAKS = {"median": 0.5, "krum": 30.0}
@@ -29,7 +30,7 @@ def two_peaks(cell) -> float:
 def searched(root, monkeypatch, training, study="ipm", **changes):
     """Run a study in ``root``; return its tables by name, the strength in a column of its own."""
     monkeypatch.setattr("pipeline.runs.evaluator.train", training)
-    write_dataset(root / "data" / "dataset.safetensors", blobs())
+    write(root / "data" / "dataset.safetensors", blobs())
     search_study(root, parameters({**SETTINGS, **changes}), study)
     tables = {}
     for path in (root / "results" / "search" / study).glob("*.csv"):

@@ -1,16 +1,15 @@
 """The bench of the search on tables whose best strength is known."""
 
 import json
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from fabricated import Training, hump
-from support import ROOT, blobs, parameters, write_dataset
+from support import ROOT, blobs, parameters
 
 from benchmarks import samplers as bench
-from pipeline.core.errors import UserError
+from pipeline.data.dataset import write
+from pipeline.runs.params import load
 
 PEAKS = {"median": 0.5, "krum": 30.0}
 SETTINGS = {
@@ -28,19 +27,16 @@ def damage(cell) -> float:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def table(tmp_path_factory):
+    """The truth of a formula."""
     folder = tmp_path_factory.mktemp("root")
-    write_dataset(folder / "data" / "dataset.safetensors", blobs())
+    write(folder / "data" / "dataset.safetensors", blobs())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.runs.evaluator.train", Training(damage))
-        patch.setattr(bench, "SAMPLER_SEEDS", 4)
-        bench.truth(folder, PARAMS, 101)
-        bench.samplers(folder, PARAMS)
-    return folder
+        return bench.truth(folder, PARAMS, 101)
 
 
-def test_the_truth_is_the_whole_grid_on_five_seeds(root):
-    table = pd.read_csv(root / bench.TRUTH)
+def test_the_truth_is_the_whole_grid_on_five_seeds(table):
     assert list(table.columns) == ["study", "defence", "strength", "seed", "degradation"]
     assert set(table["seed"]) == {100, 101, 102, 103, 104}
     for defence, peak in PEAKS.items():
@@ -52,18 +48,22 @@ def test_the_truth_is_the_whole_grid_on_five_seeds(root):
         np.testing.assert_allclose(own["degradation"], expected, atol=1e-12)
 
 
-def test_a_finer_grid_holds_the_coarser_one(monkeypatch, tmp_path):
-    write_dataset(tmp_path / "data" / "dataset.safetensors", blobs())
+def test_what_was_trained_before_is_not_trained_again(monkeypatch, tmp_path):
+    write(tmp_path / "data" / "dataset.safetensors", blobs())
     training = Training(damage)
     monkeypatch.setattr("pipeline.runs.evaluator.train", training)
-    bench.truth(tmp_path, PARAMS, 26)
+    first = bench.truth(tmp_path, PARAMS, 26)
     before = len(training.trained)
-    bench.truth(tmp_path, PARAMS, 51)
+    assert bench.truth(tmp_path, PARAMS, 26).equals(first)
+    assert len(training.trained) == before
+    finer = bench.truth(tmp_path, PARAMS, 51)
+    assert set(first["strength"]) < set(finer["strength"])
     assert len(training.trained) - before == 25 * len(PEAKS) * 5
 
 
-def test_regret_is_the_loss_against_the_best_strength_of_the_grid(root):
-    result = json.loads((root / bench.RESULT).read_text())
+def test_regret_is_the_loss_against_the_best_strength_of_the_grid(table, monkeypatch):
+    monkeypatch.setattr(bench, "SAMPLER_SEEDS", 4)
+    result = bench.regrets(table, PARAMS)
     assert (result["strengths"], result["tables"], result["truth_seeds"]) == (101, 2, [100, 101, 102, 103, 104])
     found = {(row["sampler"], row["trials"]): row for row in result["samplers"]}
     assert set(found) == {(name, budget) for name in ("gp", "tpe", "cmaes", "qmc", "random") for budget in (24, 48)}
@@ -90,28 +90,46 @@ def test_only_the_strength_is_searched():
     assert all(point.parameters["sign"] == -1 for point in study.startup(5))
 
 
-def test_the_page_shows_the_table_that_was_measured():
+def test_the_page_shows_what_was_measured():
     result = json.loads((ROOT / bench.RESULT).read_text())
-    assert bench.table(result) in (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
-    measured = pd.read_csv(ROOT / bench.TRUTH)
-    assert measured.groupby("study")["strength"].nunique().max() == result["strengths"]
+    page = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    assert bench.table(result) in page
+    assert result["strengths"] == bench.STRENGTHS
+    runs = result["tables"] * result["strengths"] * len(result["truth_seeds"])
+    for shown in (f"{result['tables']} tables", f"{result['strengths']} strengths", f"{runs:,} runs"):
+        assert shown in page
+    assert f"a regret of {100 * result['floor']:.2f} points" in page
 
 
-def test_the_command_line_names_the_part_and_tells_a_mistake(monkeypatch, tmp_path):
-    done = []
-    monkeypatch.setattr(bench, "load", lambda path: path)
-    monkeypatch.setattr(bench, "root", lambda: tmp_path)
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    """A project's folder that holds params.yaml and nothing else, as the working folder."""
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    return tmp_path
 
-    def truth(here, params, count):
-        done.append((here, params, count))
 
-    def samplers(here, params):
-        raise UserError("no table")
+@pytest.mark.parametrize(("arguments", "count"), [([], bench.STRENGTHS), (["--strengths", "5"], 5)])
+def test_the_command_trains_the_grid_and_writes_the_summary(arguments, count, here, table, monkeypatch):
+    grids = []
 
-    bench.command_line(["truth", "21"], Path("p.yaml"), truth, samplers)
-    assert done == [(tmp_path, tmp_path / "p.yaml", 21)]
-    with pytest.raises(SystemExit, match="error: no table"):
-        bench.command_line(["samplers"], Path("p.yaml"), truth, samplers)
-    for wrong in ([], ["truth"], ["truth", "many"], ["both"]):
+    def truth(folder, params, strengths):
+        assert (folder, params) == (here.resolve(), load(ROOT / "params.yaml"))
+        grids.append(strengths)
+        return table
+
+    monkeypatch.setattr(bench, "truth", truth)
+    monkeypatch.setattr(bench, "regrets", lambda rows, params: {"rows": len(rows)})
+    bench.command_line(arguments, bench.STRENGTHS, bench.measure_samplers)
+    assert grids == [count]
+    assert json.loads((here / bench.RESULT).read_text()) == {"rows": len(table)}
+
+
+def test_the_command_tells_a_mistake(here):
+    with pytest.raises(SystemExit, match=r"error: .*dataset\.safetensors"):
+        bench.command_line(["--strengths", "3"], bench.STRENGTHS, bench.measure_samplers)
+    for wrong in (["many"], ["--strengths", "many"]):
         with pytest.raises(SystemExit, match="2"):
-            bench.command_line(wrong, Path("p.yaml"), truth, samplers)
+            bench.command_line(wrong, bench.STRENGTHS, bench.measure_samplers)
+    assert not (here / bench.RESULT).exists()

@@ -8,7 +8,9 @@ import time
 
 import pytest
 from ruamel.yaml import YAML
-from support import ROOT, SMALL, blobs, raw_parameters, write_dataset
+from support import ROOT, SMALL, blobs, raw_parameters
+
+from pipeline.data.dataset import write
 
 SETTINGS = {
     **SMALL,
@@ -23,7 +25,7 @@ SETTINGS = {
 
 
 def project(folder):
-    write_dataset(folder / "data" / "dataset.safetensors", blobs())
+    write(folder / "data" / "dataset.safetensors", blobs())
     with (folder / "params.yaml").open("w") as stream:
         YAML(typ="safe").dump(raw_parameters(SETTINGS), stream)
     return folder

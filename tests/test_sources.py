@@ -7,7 +7,7 @@ import pytest
 from support import ROOT
 
 from pipeline.core import identity as sources
-from pipeline.core.identity import import_closure, imports_of, source_file, source_hash
+from pipeline.core.identity import code_hash, import_closure, imports_of, source_file
 
 
 def really_imported(module: str) -> set[str]:
@@ -42,11 +42,11 @@ def package(tmp_path, monkeypatch):
         for name, text in {"__init__": "", **modules}.items():
             (folder / f"{name}.py").write_text(text)
         imports_of.cache_clear()
-        source_hash.cache_clear()
+        code_hash.cache_clear()
 
     yield write
     imports_of.cache_clear()
-    source_hash.cache_clear()
+    code_hash.cache_clear()
 
 
 def test_every_way_to_import_counts(package):
@@ -63,24 +63,24 @@ def test_every_way_to_import_counts(package):
 
 def test_the_hash_changes_with_any_file_of_the_closure_and_with_no_other(package):
     package(a="import tiny.b\n", b="x = 1\n", c="")
-    first = source_hash(frozenset({"tiny.a"}))
+    first = code_hash(frozenset({"tiny.a"}))
     package(a="import tiny.b\n", b="x = 1\n", c="x = 2\n")
-    assert source_hash(frozenset({"tiny.a"})) == first
+    assert code_hash(frozenset({"tiny.a"})) == first
     package(a="import tiny.b\n", b="x = 2\n", c="")
-    second = source_hash(frozenset({"tiny.a"}))
+    second = code_hash(frozenset({"tiny.a"}))
     package(__init__="x = 1\n", a="import tiny.b\n", b="x = 1\n", c="")
-    third = source_hash(frozenset({"tiny.a"}))
+    third = code_hash(frozenset({"tiny.a"}))
     assert len({first, second, third}) == 3
 
 
 def test_comments_docstrings_and_layout_are_no_code(package):
     package(a='"""A."""\n\n\nclass X:\n    """An X."""\n\n    y = 1\n\n\ndef f(): return {"k": 1}\n')
-    first = source_hash(frozenset({"tiny.a"}))
+    first = code_hash(frozenset({"tiny.a"}))
     package(a='"""B."""\nclass X:\n    y = (1)  # one\ndef f():\n    """Return k."""\n    return {"k":\n 1}\n')
-    assert source_hash(frozenset({"tiny.a"})) == first
+    assert code_hash(frozenset({"tiny.a"})) == first
     for changed in ('"""A."""\nclass X:\n    y = 1\ndef f(): return {"k": 1.0}\n', '"""A."""\nX = 1\n"A"\n'):
         package(a=changed)
-        assert source_hash(frozenset({"tiny.a"})) != first
+        assert code_hash(frozenset({"tiny.a"})) != first
 
 
 def test_a_package_is_its_init_file():

@@ -7,12 +7,11 @@ import pytest
 import torch
 from oracles import unequal_vectors
 
-from pipeline.core import kernels
+from pipeline.core.kernels import basis
 from pipeline.core.vectors import (
     distances_to_others,
     gram_around_median,
     lowest,
-    median_over_last,
     mix,
     norms,
     products_around_mean,
@@ -104,7 +103,7 @@ def test_the_kernels_compute_what_the_expressions_say(d, dtype, monkeypatch):
         "sum": lambda: sum_over_columns(vectors[[0, 2]].abs()),
     }
     found = {name: operation() for name, operation in operations.items()}
-    monkeypatch.setattr(kernels, "apply_to", lambda vectors: False)
+    monkeypatch.setattr(basis, "on_cpu", lambda vectors: False)
     for name, operation in operations.items():
         scale = found[name].abs().amax().item() if name in ("mix", "products") else 0.0
         torch.testing.assert_close(found[name], operation(), rtol=2e-6, atol=1e-6 * scale, msg=name)
@@ -124,14 +123,6 @@ def test_distances_to_others_leave_out_the_row_itself_only():
     vectors = torch.tensor([[0.0], [0.0], [3.0], [torch.nan]])
     expected = [[0, 9, math.inf], [0, 9, math.inf], [9, 9, math.inf], [math.inf] * 3]
     assert torch.equal(distances_to_others(vectors), torch.tensor(expected))
-
-
-@pytest.mark.parametrize(
-    ("row", "expected"),
-    [([3.0, 1.0, 2.0], 2.0), ([4.0, 1.0, 2.0, 3.0], 2.0), ([math.nan, 1.0, 2.0], 2.0), ([math.inf, 0.0], 0.0)],
-)
-def test_median_over_last_is_the_lower_one(row, expected):
-    assert median_over_last(torch.tensor(row)) == expected
 
 
 def test_norms():

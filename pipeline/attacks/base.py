@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
 from pydantic import Field
@@ -15,6 +15,8 @@ from pipeline.core.errors import UserError
 from pipeline.core.order import mean_over_workers
 from pipeline.core.rng import Stream
 from pipeline.core.vectors import norms
+
+VARYING = ("strength", "start", "ramp")  # parameters that may differ between the replicas of a batch
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,20 @@ class Attack(Component):
 
     knowledge: ClassVar[str]
 
+    def unmet(self, honest: int, sampled: bool) -> str | None:
+        """Return what this attack lacks with ``honest`` honest workers, ``sampled`` anew in every round; or None."""
+        del honest, sampled
+        return None
+
+    def resolved(self, n: int, f: int) -> Self:
+        """Return this attack with its default strength filled in, where it has a strength.
+
+        Raises:
+            UserError: There is no default for this n and f.
+        """
+        del n, f
+        return self
+
 
 class DataAttack(Attack):
     """Byzantine workers follow the protocol on data of their own, which the attack has poisoned."""
@@ -80,11 +96,6 @@ class VectorAttack(Attack):
     start: int = Field(0, ge=0, description="first step that is attacked; before it the honest mean is sent")
     ramp: int = Field(0, ge=0, description="steps from ``start`` on in which the attack grows to its full size")
 
-    def unmet(self, honest: int, sampled: bool) -> str | None:
-        """Return what this attack lacks with ``honest`` honest workers, ``sampled`` anew in every round; or None."""
-        del honest, sampled
-        return None
-
     def searched(self, changes: Mapping[str, Sequence[Value]], path: str) -> Space:
         """Return what a search varies, with the ``changes`` that stand at ``path`` of params.yaml.
 
@@ -100,7 +111,6 @@ class VectorAttack(Attack):
         """Return the state before the first step, for honest vectors shaped as ``like`` ``[..., h, d]``."""
         del like
 
-    @abstractmethod
     def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
         """Return what the Byzantine workers send.
 
@@ -109,6 +119,33 @@ class VectorAttack(Attack):
             context: What else the adversary may use.
             state: What ``init_state`` or the step before returned.
         """
+        return self._of_a_batch._craft(honest, context, state)
+
+    @abstractmethod
+    def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
+        """Return what the Byzantine workers send; see :meth:`craft`.
+
+        One object stands for all replicas of a batch. What differs between them, the strength, is in the context;
+        reading ``strength``, ``start`` or ``ramp`` from the object here is an error.
+        """
+
+    @property
+    def _of_a_batch(self) -> Self:
+        """This attack without the parameters that differ between the replicas of a batch."""
+        shared = self.model_copy()
+        for parameter in VARYING:
+            shared.__dict__.pop(parameter, None)
+        return shared
+
+    if not TYPE_CHECKING:  # a type checker would take every misspelt attribute for a defined one
+
+        def __getattr__(self, name: str) -> Any:
+            if name in VARYING and name in type(self).model_fields:
+                raise AttributeError(
+                    f"{type(self).__name__}._craft reads self.{name}, which differs between the replicas of a batch; "
+                    "the strength is context.strength, and the schedule is applied to what _craft returns"
+                )
+            return super().__getattr__(name)
 
 
 class TunableAttack(VectorAttack):
@@ -129,11 +166,7 @@ class TunableAttack(VectorAttack):
         """
 
     def resolved(self, n: int, f: int) -> Self:
-        """Return this attack with its default strength filled in.
-
-        Raises:
-            UserError: There is no default for this n and f.
-        """
+        """Return this attack with its default strength filled in; see :meth:`Attack.resolved`."""
         if self.strength is not None:
             return self
         if not self.literature(n, f):

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Space, TunableAttack
 from pipeline.attacks.base import normalised, repeat_for_each
+from pipeline.core.kernels.elementary import root
 from pipeline.core.order import deviation_over_workers, mean_over_workers
-from pipeline.core.vectors import norms, root, squared_distances, sum_over_columns
+from pipeline.core.vectors import norms, squared_distances, sum_over_columns
 
 
 class BoundedDeviation(TunableAttack):
@@ -36,7 +37,7 @@ class BoundedDeviation(TunableAttack):
     def largest(self, offsets: Tensor, direction: Tensor) -> Tensor:
         """Return gamma ``[..., 1]``, given ``mu - g_i [..., h, d]`` and dev ``[..., 1, d]``."""
 
-    def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
+    def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return ``mu + theta gamma dev`` b times, given ``honest [..., h, d]``, h >= 2."""
         mu = mean_over_workers(honest)[..., None, :]
         direction = self._direction(honest, mu)

@@ -80,7 +80,7 @@ class Mimic(VectorAttack):
         target = torch.full((*nothing.shape[:-1], 1), self.target, device=like.device)
         return Mimicry(nothing, nothing, target)
 
-    def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
+    def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return ``g_i`` b times, given ``honest [R, h, d]`` and a :class:`Mimicry`."""
         if context.step < self.warmup:
             state = _observe(honest, context, state)
@@ -136,7 +136,7 @@ class RelocatedOrthogonalPerturbation(TunableAttack):
         """z_max of ALIE; nothing where it is not a positive number."""
         return ALittleIsEnough().literature(n, f)[:1]
 
-    def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
+    def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return the perturbed vector b times, given ``honest [..., h, d]``."""
         mu, previous = mean_over_workers(honest), context.previous
         blend = 0.0 if context.step == 0 else self.lambda_

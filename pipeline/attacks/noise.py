@@ -37,7 +37,7 @@ class Gaussian(TunableAttack):
         del n, f
         return (1.0,)
 
-    def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
+    def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return ``[R, b, d]`` draws, given ``honest [R, h, d]``."""
         return Crafted(context.strength * draw_for_each(Stream.normal, honest, context), state)
 
@@ -49,7 +49,7 @@ class Constant(VectorAttack):
     reference: ClassVar[str] = "a check of the defence's handling of missing and broken workers"
     knowledge: ClassVar[str] = "nothing"
 
-    def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
+    def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return ``[..., b, d]``, given ``honest [..., h, d]``."""
         shape = (*honest.shape[:-2], context.byzantine, honest.shape[-1])
         return Crafted(honest.new_full(shape, self.value), state)

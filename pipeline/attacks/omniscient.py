@@ -48,7 +48,7 @@ class SignFlip(TunableAttack):
         del n, f
         return (1.0,)
 
-    def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
+    def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return the reversed mean b times, or b reversed vectors, given ``honest [..., h, d]``."""
         if not self.own:
             return Crafted(_negated_mean(honest, context), state)
@@ -82,7 +82,7 @@ class InnerProductManipulation(TunableAttack):
         del n, f
         return (0.1,)
 
-    def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
+    def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return ``-theta mu`` b times, given ``honest [..., h, d]``."""
         return Crafted(_negated_mean(honest, context), state)
 
@@ -131,7 +131,7 @@ class ALittleIsEnough(TunableAttack):
         paper, over_n = (NormalDist().inv_cdf(share) for share in shares)
         return (paper, over_n) if self.z_formula == "paper" else (over_n, paper)
 
-    def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
+    def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return ``mu + sign theta sd`` b times, given ``honest [..., h, d]``, h >= 2."""
         mu = mean_over_workers(honest)[..., None, :]
         sd = deviation_over_workers(honest)
@@ -175,7 +175,7 @@ class DirectedDeviation(TunableAttack):
         del n, f
         return (2.0,)
 
-    def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
+    def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return ``[R, b, d]``, every Byzantine worker its own draw, given ``honest [R, h, d]``."""
         direction = mean_over_workers(honest)[..., None, :].sign()
         low, high = honest.amin(dim=-2, keepdim=True), honest.amax(dim=-2, keepdim=True)

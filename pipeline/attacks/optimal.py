@@ -43,7 +43,7 @@ class OptimalAttack(VectorAttack):
     def twin(self) -> TunableAttack:
         """The plain attack."""
 
-    def craft(self, honest: Tensor, context: AttackContext, state: Any = None) -> Crafted:
+    def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return the twin's vectors at the chosen strengths, given ``honest [R, h, d]``."""
         if context.byzantine == 0:
             return Crafted(honest[..., :0, :].clone(), state)

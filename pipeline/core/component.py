@@ -163,7 +163,8 @@ def _explain(fault: ErrorDetails, raw: Any, path: str) -> str:
         return f"{where}: missing"
     if fault["type"] != "union_tag_invalid":
         message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-        return f"{where} = {fault['input']!r}: {message}"
+        value = "" if isinstance(fault["input"], Schema) else f" = {fault['input']!r}"
+        return f"{where}{value}: {message}"
     name, valid = fault["ctx"]["tag"], fault["ctx"]["expected_tags"].replace("'", "").split(", ")
     if not name:
         return f"{where} = {fault['input']!r}: should be a mapping with a name; {allowed(name, valid)}"

@@ -16,8 +16,8 @@ def import_closure(modules: Iterable[str]) -> list[str]:
     Imports inside functions count. Modules that a package finds by itself (the families of rules and attacks) do not.
 
     Example:
-        >>> import_closure(["pipeline.core.elementary"])
-        ['pipeline', 'pipeline.core', 'pipeline.core.elementary', 'pipeline.core.kernels']
+        >>> import_closure(["pipeline.simulator.server"])
+        ['pipeline.simulator', 'pipeline.simulator.server']
     """
     reached: set[str] = set()
     waiting = list(modules)
@@ -35,7 +35,7 @@ def imports_of(module: str) -> list[str]:
     tree = ast.parse(source_file(module).read_bytes())
     direct = {name for node in ast.walk(tree) for name in _imported(node)}
     around = {name.rsplit(".", 1)[0] for name in {*direct, module} if "." in name}
-    return sorted(direct | around)
+    return sorted((direct | around) - {PACKAGE.name})  # the package's own file only offers names to Python
 
 
 def _imported(node: ast.AST) -> Iterator[str]:
@@ -57,7 +57,7 @@ def source_file(module: str) -> Path:
 
 
 @cache
-def source_hash(modules: frozenset[str]) -> str:
+def code_hash(modules: frozenset[str]) -> str:
     """Return the sha256 over the code in the import closure of ``modules``, without comments and docstrings."""
     digest = hashlib.sha256()
     for module in import_closure(modules):

@@ -1,18 +1,14 @@
 """Order statistics over workers, by a sorting network instead of a sort, and their mean and deviation.
 
-A network is a fixed list of comparators (i, j): row i becomes the minimum and row j the maximum of the two, for all
-columns at once. Comparators that no wanted row depends on are left out. NaN counts as infinity.
-
-On a CPU :mod:`pipeline.core.kernels` computes; the expressions here are what it computes, and what other devices do.
+Comparators that no wanted row depends on are left out of the network. NaN counts as infinity.
 """
 
-from collections.abc import Sequence
 from functools import cache
 
-import torch
 from torch import Tensor
 
-from pipeline.core import elementary, kernels
+from pipeline.core.kernels import ranks, workers
+from pipeline.core.kernels.elementary import root
 
 Comparators = tuple[tuple[int, int], ...]
 
@@ -58,38 +54,6 @@ def needed(n: int, first: int, last: int) -> Comparators:
     return tuple(reversed(kept))
 
 
-def _ordered(vectors: Tensor, comparators: Comparators) -> list[Tensor]:
-    """Return the rows of ``vectors [..., n, d]`` sorted over the workers, as far as the comparators do."""
-    rows = list(torch.where(vectors == vectors, vectors, torch.inf).unbind(dim=-2))
-    for i, j in comparators:
-        rows[i], rows[j] = torch.minimum(rows[i], rows[j]), torch.maximum(rows[i], rows[j])
-    return rows
-
-
-def _mean_of_ranks(vectors: Tensor, comparators: Comparators, first: int, last: int) -> Tensor:
-    """Return per column the mean of the values of rank ``first`` to ``last`` - 1."""
-    if kernels.apply_to(vectors):
-        return kernels.mean_of_ranks(vectors, comparators, first, last)
-    return _mean(_ordered(vectors, comparators)[first:last])
-
-
-def _mean_of_nearest(vectors: Tensor, first: int, last: int, count: int) -> Tensor:
-    """Return per column the mean of the ``count`` values nearest to the mean of the ranks ``first`` to ``last`` - 1."""
-    comparators = network(vectors.shape[-2])
-    if kernels.apply_to(vectors):
-        return kernels.mean_of_nearest(vectors, comparators, first, last, count)
-    rows = _ordered(vectors, comparators)
-    return mean_of_nearest(_mean(rows[first:last]), rows, count)
-
-
-def _mean(rows: Sequence[Tensor]) -> Tensor:
-    """Return the mean of the rows, added in float64: two of 3e38 have one."""
-    total = rows[0].double()
-    for row in rows[1:]:
-        total = total + row
-    return (total / len(rows)).to(rows[0].dtype)
-
-
 def median_over_workers(vectors: Tensor) -> Tensor:
     """Return the coordinate-wise median, the midpoint of the two middle values for even n.
 
@@ -100,12 +64,13 @@ def median_over_workers(vectors: Tensor) -> Tensor:
         ``[..., d]``.
 
     Example:
+        >>> import torch
         >>> median_over_workers(torch.tensor([[1.0], [2.0], [4.0], [100.0]]))
         tensor([3.])
     """
     n = vectors.shape[-2]
     first, last = (n - 1) // 2, n // 2 + 1
-    return _mean_of_ranks(vectors, needed(n, first, last), first, last)
+    return ranks.mean_of_ranks(vectors, needed(n, first, last), first, last)
 
 
 def trimmed_mean_over_workers(vectors: Tensor, f: int) -> Tensor:
@@ -119,11 +84,12 @@ def trimmed_mean_over_workers(vectors: Tensor, f: int) -> Tensor:
         ``[..., d]``.
 
     Example:
+        >>> import torch
         >>> trimmed_mean_over_workers(torch.tensor([[1.0], [2.0], [3.0], [1e20]]), f=1)
         tensor([2.5000])
     """
     n = vectors.shape[-2]
-    return _mean_of_ranks(vectors, needed(n, f, n - f), f, n - f)
+    return ranks.mean_of_ranks(vectors, needed(n, f, n - f), f, n - f)
 
 
 def mean_around_median(vectors: Tensor, count: int) -> Tensor:
@@ -139,11 +105,12 @@ def mean_around_median(vectors: Tensor, count: int) -> Tensor:
         ``[..., d]``.
 
     Example:
+        >>> import torch
         >>> mean_around_median(torch.tensor([[9.0], [1.0], [2.5]]), count=2)
         tensor([1.7500])
     """
     n = vectors.shape[-2]
-    return _mean_of_nearest(vectors, (n - 1) // 2, n // 2 + 1, count)
+    return ranks.mean_of_nearest(vectors, network(n), (n - 1) // 2, n // 2 + 1, count)
 
 
 def mean_around_trimmed_mean(vectors: Tensor, f: int) -> Tensor:
@@ -157,28 +124,7 @@ def mean_around_trimmed_mean(vectors: Tensor, f: int) -> Tensor:
         ``[..., d]``.
     """
     n = vectors.shape[-2]
-    return _mean_of_nearest(vectors, f, n - f, n - f)
-
-
-def mean_of_nearest(centre: Tensor, rows: Sequence[Tensor], count: int) -> Tensor:
-    """Return the mean of the values nearest to a centre; of two at one distance, the smaller is nearer.
-
-    They are a window of the sorted rows. It moves up past a value that is farther from the centre than the one it would
-    take in; where it does not move, it does not move later either.
-
-    Args:
-        centre: ``[...]``.
-        rows: n tensors ``[...]``, ascending.
-        count: How many values are averaged, 1 to n.
-
-    Returns:
-        ``[...]``.
-    """
-    window = list(rows[:count])
-    for k, entering in enumerate(rows[count:]):
-        leaving = window[k % count]
-        window[k % count] = torch.where(centre - leaving > entering - centre, entering, leaving)
-    return _mean(window)
+    return ranks.mean_of_nearest(vectors, network(n), f, n - f, n - f)
 
 
 def mean_over_workers(vectors: Tensor) -> Tensor:
@@ -191,10 +137,11 @@ def mean_over_workers(vectors: Tensor) -> Tensor:
         ``[..., d]``.
 
     Example:
+        >>> import torch
         >>> mean_over_workers(torch.tensor([[1.0], [3.0]]))
         tensor([2.])
     """
-    return kernels.mean(vectors) if kernels.apply_to(vectors) else vectors.mean(dim=-2)
+    return workers.mean(vectors)
 
 
 def moments_over_workers(vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -207,13 +154,11 @@ def moments_over_workers(vectors: Tensor) -> tuple[Tensor, Tensor]:
         ``[..., d]`` each.
 
     Example:
+        >>> import torch
         >>> moments_over_workers(torch.tensor([[1.0], [3.0]]))
         (tensor([2.]), tensor([2.]))
     """
-    if kernels.apply_to(vectors):
-        return kernels.moments(vectors)
-    mean = vectors.mean(dim=-2)
-    return mean, (vectors - mean[..., None, :]).square().sum(dim=-2)
+    return workers.moments(vectors)
 
 
 def deviation_over_workers(vectors: Tensor) -> Tensor:
@@ -226,9 +171,9 @@ def deviation_over_workers(vectors: Tensor) -> Tensor:
         ``[..., 1, d]``.
 
     Example:
+        >>> import torch
         >>> deviation_over_workers(torch.tensor([[1.0], [3.0]]))
         tensor([[1.4142]])
     """
     _, squares = moments_over_workers(vectors)
-    variance = (squares / (vectors.shape[-2] - 1))[..., None, :]
-    return elementary.root(variance) if kernels.apply_to(vectors) else variance.sqrt()
+    return root((squares / (vectors.shape[-2] - 1))[..., None, :])

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.core import elementary, kernels
+from pipeline.core.kernels.elementary import inverse_normal
 
 
 def stream_seed(seed: int, purpose: str) -> int:
@@ -79,8 +79,7 @@ class Stream:
 
     def normal(self, count: int) -> Tensor:
         """Return ``[R, count]`` numbers, float64, standard normal."""
-        shares = self.uniform(count)
-        return elementary.inverse_normal(shares) if kernels.apply_to(shares) else torch.special.ndtri(shares)
+        return inverse_normal(self.uniform(count))
 
     def permutation(self, n: int) -> Tensor:
         """Return ``[R, n]``, int64, a random order of 0 to n - 1 for every replica."""

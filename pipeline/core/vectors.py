@@ -1,14 +1,14 @@
 """Linear algebra on workers' vectors ``[..., n, d]`` that up to f arbitrary rows cannot break.
 
 Rows that hold NaN are infinitely far from every other row. Every function treats the leading dimensions as a batch and
-works along the last two. Sums over the columns are made in float64; on a CPU :mod:`pipeline.core.kernels` makes them,
-in an order that depends on nothing but n and d.
+works along the last two. Sums over the columns are made in float64.
 """
 
 import torch
 from torch import Tensor
 
-from pipeline.core import elementary, kernels
+from pipeline.core.kernels import columns, workers
+from pipeline.core.kernels.elementary import eigenvalues, eigenvectors, root
 from pipeline.core.order import median_over_workers
 
 
@@ -30,14 +30,7 @@ def squared_distances(vectors: Tensor) -> Tensor:
         tensor([[ 0., 25.],
                 [25.,  0.]])
     """
-    sums = kernels.square_distances(vectors) if kernels.apply_to(vectors) else _square_distances(vectors)
-    return sums.to(vectors.dtype).nan_to_num(nan=torch.inf, posinf=torch.inf)
-
-
-def _square_distances(vectors: Tensor) -> Tensor:
-    """Return the float64 squared distances ``[..., n, n]``, each row against all others at a time."""
-    rows = [(vectors - row[..., None, :]).square().sum(dim=-1, dtype=torch.float64) for row in vectors.unbind(dim=-2)]
-    return torch.stack(rows, dim=-2)
+    return columns.square_distances(vectors).to(vectors.dtype).nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def squared_distances_to(point: Tensor, vectors: Tensor) -> Tensor:
@@ -54,11 +47,7 @@ def squared_distances_to(point: Tensor, vectors: Tensor) -> Tensor:
         >>> squared_distances_to(torch.zeros(2), torch.tensor([[3.0, 4.0], [torch.nan, 0.0]])).tolist()
         [25.0, inf]
     """
-    if kernels.apply_to(vectors):
-        sums = kernels.row_square_distances(vectors, point[..., None, :].expand(*vectors.shape[:-2], 1, -1))
-    else:
-        sums = (vectors - point[..., None, :]).double().square().sum(dim=-1)
-    return sums.nan_to_num(nan=torch.inf, posinf=torch.inf)
+    return columns.row_square_distances(vectors, point[..., None, :]).nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def squared_norms(vectors: Tensor) -> Tensor:
@@ -87,9 +76,7 @@ def row_products(vectors: Tensor, others: Tensor) -> Tensor:
         >>> row_products(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 1.0]]))
         tensor([3., 7.], dtype=torch.float64)
     """
-    if kernels.apply_to(vectors):
-        return kernels.row_products(vectors, others.expand(*vectors.shape[:-2], -1, -1))
-    return (vectors.double() * others).sum(dim=-1)
+    return columns.row_products(vectors, others)
 
 
 def sum_over_columns(values: Tensor) -> Tensor:
@@ -105,9 +92,7 @@ def sum_over_columns(values: Tensor) -> Tensor:
         >>> sum_over_columns(torch.ones(2, 3000))
         tensor([3000., 3000.])
     """
-    if not kernels.apply_to(values):
-        return values.sum(dim=-1)
-    return kernels.row_products(values[..., None, :], torch.ones_like(values[..., None, :]))[..., 0].to(values.dtype)
+    return columns.sums(values)
 
 
 def distances_to_others(vectors: Tensor) -> Tensor:
@@ -154,29 +139,6 @@ def take_rows(vectors: Tensor, rows: Tensor) -> Tensor:
     return vectors.reshape(-1, d).index_select(0, chosen).view(*rows.shape, d)
 
 
-def median_over_last(values: Tensor) -> Tensor:
-    """Return the lower median over the last dimension, NaN counted as the largest.
-
-    Args:
-        values: ``[..., n]``.
-
-    Returns:
-        ``[...]``, one of the values.
-    """
-    middle = (values.shape[-1] - 1) // 2
-    return values.sort(dim=-1).values[..., middle]
-
-
-def root(values: Tensor) -> Tensor:
-    """Return the square roots of ``values [...]``; on a CPU each is the number nearest to the true one.
-
-    Example:
-        >>> root(torch.tensor([4.0, 2.0]))
-        tensor([2.0000, 1.4142])
-    """
-    return elementary.root(values) if kernels.apply_to(values) else values.sqrt()
-
-
 def norms(vectors: Tensor) -> Tensor:
     """Return the Euclidean norms ``[...]`` of vectors ``[..., d]``; infinite where a vector is not finite."""
     return root(squared_norms(vectors.unsqueeze(-2)).squeeze(-1)).to(vectors.dtype)
@@ -196,11 +158,7 @@ def mix(weights: Tensor, vectors: Tensor) -> Tensor:
         >>> mix(torch.tensor([[0.5, 0.5, 0.0]]), torch.tensor([[1.0], [3.0], [torch.inf]]))
         tensor([[2.]])
     """
-    if kernels.apply_to(vectors):
-        return kernels.mix(weights, vectors)
-    weights = weights.to(vectors.dtype)
-    spoiled = (weights != 0).to(vectors.dtype) @ (~vectors.isfinite()).to(vectors.dtype) > 0
-    return (weights @ vectors.nan_to_num(0, 0, 0)).masked_fill(spoiled, torch.nan)
+    return workers.mix(weights, vectors)
 
 
 def gram_around_median(vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,12 +180,7 @@ def gram_around_median(vectors: Tensor) -> tuple[Tensor, Tensor]:
                 [  0.,   0.,   0.],
                 [-15.,   0.,  50.]], dtype=torch.float64)
     """
-    centre = median_over_workers(vectors)
-    if kernels.apply_to(vectors):
-        products = kernels.products_around(vectors, centre)
-    else:
-        offsets = vectors.double() - centre[..., None, :]
-        products = offsets @ offsets.mT
+    products = columns.products_around(vectors, median_over_workers(vectors))
     usable = products.diagonal(dim1=-2, dim2=-1).isfinite()
     products = products.where(usable[..., None] & usable[..., None, :], 0.0)
     return products, usable | ~usable.any(dim=-1, keepdim=True)
@@ -277,9 +230,7 @@ def usable_distances(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 def top_eigenvalue(matrices: Tensor) -> Tensor:
     """Return the largest eigenvalue ``[...]`` of positive semi-definite ``matrices [..., n, n]``."""
-    eigenvalues = elementary.eigenvalues if kernels.apply_to(matrices) else torch.linalg.eigvalsh
-    largest: Tensor = eigenvalues(matrices)[..., -1]
-    return largest
+    return eigenvalues(matrices)[..., -1]
 
 
 def top_eigenvector(matrices: Tensor) -> tuple[Tensor, Tensor]:
@@ -291,6 +242,5 @@ def top_eigenvector(matrices: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ``[...]`` and ``[..., n]``.
     """
-    eigenvectors = elementary.eigenvectors if kernels.apply_to(matrices) else torch.linalg.eigh
     values, vectors = eigenvectors(matrices)
     return values[..., -1], vectors[..., -1]

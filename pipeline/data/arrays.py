@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.core import kernels
 from pipeline.core.component import allowed
 from pipeline.core.errors import UserError
+from pipeline.core.kernels.workers import moments
 from pipeline.data.format import Format
 
 Parts = dict[str, tuple[Tensor, Tensor]]  # inputs [N, *shape] and labels [N], int64, of "train" and perhaps "test"
@@ -129,7 +129,7 @@ def _check_test(inputs: Tensor, labels: Tensor, shape: tuple[int, ...], classes:
 def _statistics(inputs: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation of each channel or feature, in an order that does not depend on the processor."""
     rows = inputs.movedim(1, -1).reshape(-1, inputs.shape[1]).double()
-    means, squares = (sums.numpy() for sums in kernels.moments(rows))
+    means, squares = (sums.numpy() for sums in moments(rows))
     least, greatest = rows.numpy().min(axis=0), rows.numpy().max(axis=0)
     deviations = np.sqrt(squares / len(rows))
     means = np.where(least == greatest, least, means)  # the mean of equal numbers may be off by a rounding error

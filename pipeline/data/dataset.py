@@ -63,6 +63,14 @@ def load(path: Path) -> Dataset:
     return Dataset(**{split: Split(*tensors) for split, tensors in splits.items()}, classes=classes)
 
 
+def write(path: Path, dataset: Dataset) -> None:
+    """Write a data set to a file that :func:`load` reads; equal data sets give equal bytes."""
+    tensors: dict[str, Tensor] = {}
+    for name, split in zip(SPLITS, (dataset.train, dataset.validation, dataset.test), strict=True):
+        tensors |= {f"{name}_inputs": split.inputs, f"{name}_labels": split.labels}
+    write_tensors(path, tensors, {"classes": str(dataset.classes)})
+
+
 def check(inputs: Tensor, labels: Tensor, dtype: torch.dtype, shape: tuple[int, ...], classes: int) -> None:
     """Raise ValueError unless inputs ``[N, *shape]`` and labels ``[N]`` fit together and lie in their ranges."""
     if inputs.dtype != dtype or len(shape) not in (1, 3) or tuple(inputs.shape[1:]) != shape:

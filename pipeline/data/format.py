@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Format:
-    """What the inputs of a source look like: images, or feature vectors.
+    """What the inputs of a source are: images or feature vectors, and in which numbers.
 
     Attributes:
         shape: (channels C, height, width) of an image, or (p,) of a feature vector.

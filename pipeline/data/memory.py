@@ -43,5 +43,6 @@ def from_arrays(
         "test_labels": test_labels,
     }
     cut = {"validation_fraction": validation_fraction, "test_fraction": test_fraction, "split_seed": split_seed}
-    parts, format = checked({name: array for name, array in given.items() if array is not None})
-    return Dataset(**parse(Cut, cut, "data").splits(parts, format), classes=format.classes)
+    arrays = {name: array for name, array in given.items() if array is not None}
+    splitting: Cut = parse(Cut, cut, "data")
+    return splitting.dataset(*checked(arrays))

@@ -12,7 +12,7 @@ from pipeline.core.component import Schema
 from pipeline.core.errors import UserError
 from pipeline.core.rng import torch_stream
 from pipeline.data.arrays import Parts
-from pipeline.data.dataset import Split, check, readable, write_tensors
+from pipeline.data.dataset import Dataset, Split, check, readable, write
 from pipeline.data.format import Format
 from pipeline.data.sources import SOURCES, Source
 
@@ -24,8 +24,8 @@ class Cut(Schema):
     test_fraction: Annotated[float, Field(gt=0, le=0.5, description="of all samples, for a source without a test part")]
     split_seed: Annotated[int, Field(ge=0)]
 
-    def splits(self, parts: Parts, format: Format) -> dict[str, Split]:
-        """Return the normalised train, validation and test splits.
+    def dataset(self, parts: Parts, format: Format) -> Dataset:
+        """Return the normalised splits of ``parts``.
 
         One permutation of the training samples, drawn from ``split_seed``, is cut into test (only for a source without
         a test part), validation and train.
@@ -40,7 +40,8 @@ class Cut(Schema):
             chosen["test"], order = _first(order, self.test_fraction, "test_fraction")
         chosen["validation"], chosen["train"] = _first(order, self.validation_fraction, "validation_fraction")
         cut = {**parts, **{split: (inputs[samples], labels[samples]) for split, samples in chosen.items()}}
-        return {split: Split(format.normalise(inputs), labels) for split, (inputs, labels) in cut.items()}
+        splits = {split: Split(format.normalise(inputs), labels) for split, (inputs, labels) in cut.items()}
+        return Dataset(**splits, classes=format.classes)
 
 
 class Data(Cut):
@@ -60,10 +61,7 @@ def prepare(data: Data, raw: Path, target: Path) -> None:
     with readable(data.source.raw_file(raw), "download") as path:
         format = data.source.format_of(path)
         parts = {part: _read_raw(format, path, part) for part in format.parts}
-    tensors: dict[str, Tensor] = {}
-    for name, split in data.splits(parts, format).items():
-        tensors |= {f"{name}_inputs": split.inputs, f"{name}_labels": split.labels}
-    write_tensors(target, tensors, {"classes": str(format.classes)})
+    write(target, data.dataset(parts, format))
 
 
 def _first(order: Tensor, fraction: float, parameter: str) -> tuple[Tensor, Tensor]:

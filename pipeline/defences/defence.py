@@ -38,8 +38,8 @@ class Defence(Schema):
     def unmet(self, n: int, f: int) -> str | None:
         """Return which condition n workers, f of them tolerated, do not meet, or None."""
         for stage, n_here, f_here in self.stages(n, f):
-            if not stage.tolerates(n_here, f_here):
-                return f"{stage.name} needs {stage.condition}, got n = {n_here}, f = {f_here}"
+            if unmet := stage.unmet(n_here, f_here):
+                return unmet
         return None
 
     def kappa(self, n: int, f: int) -> float | None:

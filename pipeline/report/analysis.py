@@ -66,7 +66,7 @@ def cells_table(records: Iterable[Record]) -> pd.DataFrame:
     """
     cells = pd.DataFrame([_cell_row(record) for record in records])
     clean = cells[cells["attack"] == CLEAN].set_index(PAIR)["test_accuracy"]
-    reference = clean.loc[pd.MultiIndex.from_frame(cells[PAIR])].to_numpy()
+    reference = clean.reindex(pd.MultiIndex.from_frame(cells[PAIR])).to_numpy()
     return cells.assign(degradation=reference - cells["test_accuracy"])
 
 
@@ -115,13 +115,21 @@ def headline(compared: pd.DataFrame) -> pd.DataFrame:
     return clean[columns].merge(worst, how="left", on=["partition", "defence"])
 
 
+def cell_curves(records: Iterable[Record]) -> pd.DataFrame:
+    """Return one row per cell and evaluation: names, seed, ``steps_done`` and ``EVALUATION_METRICS``."""
+    rows = []
+    for record in records:
+        names = dict(zip(GROUP, record.planned.group, strict=True))
+        evaluations = pd.DataFrame({**names, "seed": record.planned.cell.seed, **record.evaluations})
+        rows.append(evaluations.astype({"steps_done": int}))
+    return pd.concat(rows, ignore_index=True)
+
+
 def curves(records: Iterable[Record], confidence: float) -> pd.DataFrame:
-    """Return one row an (attack, defence, partition, steps_done): validation accuracy and loss over the seeds."""
-    names = [(record, dict(zip(GROUP, record.planned.group, strict=True))) for record in records]
-    series = pd.concat([pd.DataFrame(record.evaluations).assign(**group) for record, group in names])
+    """Return one row per (attack, defence, partition, steps_done): validation accuracy and loss over the seeds."""
     half_width = partial(t_half_width, confidence=confidence)
     measured: pd.DataFrame = (
-        series.astype({"steps_done": int})
+        cell_curves(records)
         .groupby([*GROUP, "steps_done"], sort=False)
         .agg(
             accuracy=("validation_accuracy", mean_of_all),

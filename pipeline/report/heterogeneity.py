@@ -13,8 +13,8 @@ from pipeline.data.partitions import Shares
 from pipeline.data.partitions.base import label_histogram
 from pipeline.report.intervals import mean_of_all, t_half_width
 from pipeline.runs.params import Params
-from pipeline.simulator.gradients import backend
 from pipeline.simulator.metrics import dissimilarity, local_gradients
+from pipeline.simulator.precision import backend
 from pipeline.simulator.program import DTYPES
 
 

@@ -19,10 +19,10 @@ from pipeline.runs.params import Execution
 from pipeline.runs.plan import TOGETHER, batches
 from pipeline.runs.pool import Pool, Task, cores
 from pipeline.simulator.cell import Cell
-from pipeline.simulator.gradients import backend, backend_name, chain_gradients, vmap_gradients
+from pipeline.simulator.gradients import chain_gradients, vmap_gradients
 from pipeline.simulator.loop import Result, Watch, run
 from pipeline.simulator.models import Model
-from pipeline.simulator.precision import keep_freed_memory, kernels_chosen
+from pipeline.simulator.precision import backend, backend_name, keep_freed_memory, kernels_chosen
 from pipeline.simulator.program import build
 
 CPU_SHARE, GPU_SHARE = 0.25, 0.8  # of the available memory, where execution.memory_gb sets no limit

@@ -1,26 +1,24 @@
-"""The typed mirror of params.yaml, and the only reader of that file."""
+"""The typed mirror of params.yaml, and what must hold for it to be valid."""
 
-import io
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.representer import RoundTripRepresenter
 
-from pipeline.attacks import ATTACKS, Attack, TunableAttack, VectorAttack
+from pipeline.attacks import ATTACKS, Attack
 from pipeline.attacks.space import Value
 from pipeline.core.component import Schema, allowed, parse
 from pipeline.core.errors import UserError
-from pipeline.core.files import write_text
 from pipeline.data.partitions import PARTITIONS, Partition
 from pipeline.data.prepare import Data
 from pipeline.defences.defence import Defence
 from pipeline.runs.search_checks import SEARCH_CHECKS
 from pipeline.simulator.cell import Threat, Training
 from pipeline.simulator.models import MODELS, Model
+from pipeline.simulator.models.base import Shape
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Names = Annotated[tuple[Name, ...], Field(strict=False, min_length=1)]
@@ -120,7 +118,7 @@ def load(path: Path) -> Params:
     Raises:
         UserError: Lists every fault, a line each.
     """
-    return validate(_read(path, YAML(typ="safe")))
+    return validate(read_yaml(path, YAML(typ="safe")))
 
 
 def validate(raw: Any) -> Params:
@@ -131,32 +129,32 @@ def validate(raw: Any) -> Params:
     """
     if not isinstance(raw, Mapping):
         raise UserError("params.yaml: should be a mapping of sections")
-    faults = [
-        f"{name} = ...: unknown section; {allowed(name, Params.model_fields)}"
-        for name in raw
-        if name not in Params.model_fields
-    ]
-    sections: dict[str, Any] = {}
-    for name, field in Params.model_fields.items():
-        try:
-            annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-            sections[name] = _section(annotation, raw, name)
-        except UserError as error:
-            faults.append(str(error))
-    for needed, check in CHECKS:
-        if all(name in sections for name in needed):
-            faults += check(sections)
-    if faults:
-        raise UserError(
-            "params.yaml is not valid:\n" + "\n".join(f"  {line}" for fault in faults for line in fault.splitlines())
-        )
+    unknown = [f"{name} = ...: unknown section; {allowed(name, SECTIONS)}" for name in raw if name not in SECTIONS]
+    missing = [f"{name}: missing section" for name in SECTIONS if name not in raw]
+    sections, faults = checked({name: value for name, value in raw.items() if name in SECTIONS})
+    if faults := [*unknown, *missing, *faults]:
+        raise UserError("params.yaml is not valid:\n" + "\n".join(f"  {fault}" for fault in faults))
     return Params.model_construct(**sections)
 
 
-def _section(annotation: Any, raw: Mapping[str, Any], name: str) -> Any:
-    if name not in raw:
-        raise UserError(f"{name}: missing section")
-    return parse(annotation, raw[name], name)
+SECTIONS = list(Params.model_fields)
+
+
+def checked(raw: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the validated sections among those in ``raw``, and every fault found in and between them, a line each."""
+    sections: dict[str, Any] = {}
+    faults: list[str] = []
+    for name in filter(raw.__contains__, SECTIONS):
+        field = Params.model_fields[name]
+        annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+        try:
+            sections[name] = parse(annotation, raw[name], name)
+        except UserError as error:
+            faults += str(error).splitlines()
+    for needed, check in CHECKS:
+        if all(name in sections for name in needed):
+            faults += [line for fault in check(sections) for line in fault.splitlines()]
+    return sections, faults
 
 
 def _names_exist(section: str, field: str, known: str) -> tuple[tuple[str, ...], Check]:
@@ -207,7 +205,7 @@ def _strengths_resolve(sections: Sections) -> Iterator[str]:
     for name in sorted(set(sections["grid"].attacks) & set(sections["attacks"])):
         attack = sections["attacks"][name]
         try:
-            _ = attack.resolved(threat.received, threat.tolerated) if isinstance(attack, TunableAttack) else None
+            attack.resolved(threat.received, threat.tolerated)
         except UserError as error:
             yield f"attacks.{name}.{error}"
 
@@ -216,20 +214,26 @@ def _attacks_fit(sections: Sections) -> Iterator[str]:
     threat = sections["threat"]
     for name in sorted(set(sections["grid"].attacks) & set(sections["attacks"])):
         attack = sections["attacks"][name]
-        unmet = attack.unmet(threat.honest, threat.sampled is not None) if isinstance(attack, VectorAttack) else None
-        if unmet:
+        if unmet := attack.unmet(threat.honest, threat.sampled is not None):
             yield f"attacks.{name}.{unmet}"
 
 
 def _data_fit(sections: Sections) -> Iterator[str]:
-    """Check the source, and then what takes its data; a section that is faulty by itself is absent."""
-    model, training = sections.get("model"), sections.get("training")
     try:
         data = sections["data"].source.format
-        if training and training.augment != "none" and len(data.shape) != 3:
-            yield f"training.augment = {training.augment!r}: needs images, but the data are vectors; use 'none'"
-        if model:
-            model.network(data.shape, data.classes)
+    except UserError as error:
+        yield str(error)
+    else:
+        yield from unfit(data.shape, data.classes, sections)
+
+
+def unfit(shape: Shape, classes: int, sections: Sections) -> Iterator[str]:
+    """Yield why inputs of ``shape`` do not suit the model or the training; a section with a fault is absent."""
+    training = sections.get("training")
+    if training and training.augment != "none" and len(shape) != 3:
+        yield f"training.augment = {training.augment!r}: needs images, but the data are vectors; use 'none'"
+    try:
+        _ = "model" in sections and sections["model"].network(shape, classes)
     except UserError as error:
         yield str(error)
 
@@ -257,56 +261,15 @@ CHECKS: list[tuple[tuple[str, ...], Check]] = [
 ]
 
 
-def _read(path: Path, yaml: YAML) -> Any:
+def read_yaml(path: Path, yaml: YAML) -> Any:
+    """Return the content of a YAML file.
+
+    Raises:
+        UserError: The file is missing, or is not YAML.
+    """
     try:
         return yaml.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run this in the project's folder") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {error}") from None
-
-
-class _Representer(RoundTripRepresenter):
-    """Writes null as null, not as nothing."""
-
-
-_Representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
-
-
-def override(path: Path, changes: str) -> None:
-    """Change values in params.yaml, keeping its comments; nothing is written unless the whole file stays valid.
-
-    Args:
-        path: Of params.yaml.
-        changes: ``path=value`` pairs separated by blanks, the values in YAML: ``training.steps=50 grid.seeds=[0,1]``.
-            None at all leaves the file as it is.
-
-    Raises:
-        UserError: A path that does not exist, a value that is not YAML, or parameters that are not valid together.
-    """
-    if not changes.strip():
-        return
-    yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 4096, True
-    yaml.brace_single_entry_mapping_in_flow_sequence = True
-    yaml.Representer = _Representer
-    document = _read(path, yaml)
-    for change in changes.split():
-        _assign(document, *change.partition("=")[::2])
-    text = io.StringIO()
-    yaml.dump(document, text)
-    validate(YAML(typ="safe").load(text.getvalue()))
-    write_text(path, text.getvalue())
-
-
-def _assign(document: Any, where: str, value: str) -> None:
-    *parents, last = where.split(".")
-    section = document
-    for key in parents:
-        section = section.get(key) if isinstance(section, Mapping) else None
-    if not value or not isinstance(section, MutableMapping) or last not in section:
-        raise UserError(f"{where}={value}: should be path=value, with a path that stands in params.yaml")
-    try:
-        section[last] = YAML().load(value)
-    except YAMLError:
-        raise UserError(f"{where}={value}: the value is not YAML; write it without blanks, as in [0,1]") from None

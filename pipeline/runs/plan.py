@@ -7,7 +7,7 @@ from math import ceil, prod
 
 import torch
 
-from pipeline.attacks import Attack, TunableAttack
+from pipeline.attacks import Attack
 from pipeline.data.dataset import Dataset
 from pipeline.runs.params import Params
 from pipeline.simulator.cell import Cell, Training
@@ -61,7 +61,7 @@ def planned(params: Params, attack: str, defence: str, partition: str, seed: int
         threat=params.threat,
         training=params.training,
         defence=params.defences[defence],
-        attack=resolved(params, attack),
+        attack=params.attacks[attack],
         seed=seed,
     )
     return Planned(attack, defence, partition, cell)
@@ -69,9 +69,7 @@ def planned(params: Params, attack: str, defence: str, partition: str, seed: int
 
 def resolved(params: Params, attack: str) -> Attack:
     """Return the attack of that name with its default strength filled in."""
-    named = params.attacks[attack]
-    n, f = params.threat.received, params.threat.tolerated
-    return named.resolved(n, f) if isinstance(named, TunableAttack) else named
+    return params.attacks[attack].resolved(params.threat.received, params.threat.tolerated)
 
 
 def batches(

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from pipeline.core.kernels.basis import on_gpu
 from pipeline.simulator.program import State
 
 Step = Callable[[State, int | Tensor], tuple[State, Tensor]]
@@ -68,13 +69,13 @@ class Captured:
 
 def stepper(step: Step, state: State) -> Stepper:
     """Return what takes ``step`` from ``state`` on: captured on a GPU where it can be, else launch by launch."""
-    if state.params.device.type != "cuda":
+    if not on_gpu(state.params):
         return Eager(step, state)
     try:
         return Captured(step, state)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError:
+    except torch.AcceleratorError as error:
+        if "captur" not in str(error):  # CUDA's texts for the errors of a capture, 900 to 908, all speak of it
+            raise
         return Eager(step, state)
 
 

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.attacks import ATTACKS, Attack, TunableAttack
+from pipeline.attacks.base import VARYING
 from pipeline.core.component import Component, Schema
+from pipeline.core.errors import UserError
 from pipeline.core.files import content_hash
-from pipeline.core.identity import source_hash
+from pipeline.core.identity import code_hash
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.partitions import PARTITIONS, Partition
 from pipeline.defences.defence import Defence
@@ -72,7 +74,11 @@ class Training(Schema):
 
 
 class Cell(Schema):
-    """Everything that determines one training run, apart from the data and the source code."""
+    """Everything that determines one training run, apart from the data and the code.
+
+    The default strength is filled in, and what the threat does not allow is refused: a defence that does not tolerate
+    f of the n vectors received, an attack that lacks honest workers or a default strength.
+    """
 
     model: Annotated[Model, MODELS]
     partition: Annotated[Partition, PARTITIONS]
@@ -81,6 +87,27 @@ class Cell(Schema):
     defence: Defence
     attack: Annotated[Attack, ATTACKS]
     seed: int = Field(ge=0)
+
+    @field_validator("defence")
+    @classmethod
+    def _tolerate(cls, defence: Defence, info: ValidationInfo) -> Defence:
+        threat = info.data.get("threat")
+        if threat and (unmet := defence.unmet(threat.received, threat.tolerated)):
+            raise ValueError(unmet)
+        return defence
+
+    @field_validator("attack")
+    @classmethod
+    def _resolve_strength(cls, attack: Attack, info: ValidationInfo) -> Attack:
+        threat = info.data.get("threat")
+        if threat is None:
+            return attack
+        if unmet := attack.unmet(threat.honest, threat.sampled is not None):
+            raise ValueError(unmet)
+        try:
+            return attack.resolved(threat.received, threat.tolerated)
+        except UserError as error:
+            raise ValueError(str(error)) from None
 
     @property
     def components(self) -> Iterator[Component]:
@@ -91,8 +118,9 @@ class Cell(Schema):
     @property
     def strength(self) -> float:
         """Theta; 1 for an attack that has none."""
-        strength = self.attack.strength if isinstance(self.attack, TunableAttack) else None
-        return 1.0 if strength is None else strength
+        strength = self.attack.strength if isinstance(self.attack, TunableAttack) else 1.0
+        assert strength is not None  # it has been resolved
+        return strength
 
     def key(self, data_hash: str, arithmetic: Mapping[str, str]) -> str:
         """Return the cell's identity: the hash of everything that determines the bytes of its result.
@@ -103,12 +131,12 @@ class Cell(Schema):
         """
         modules = frozenset({*COMPUTING, *(type(component).__module__ for component in self.components)})
         identity = {"cell": self.content(), "data": data_hash, "arithmetic": dict(arithmetic)}
-        return content_hash({**identity, "source": source_hash(modules)})
+        return content_hash({**identity, "code": code_hash(modules)})
 
     @property
     def shared(self) -> str:
         """What must be equal in one batch: all but defence, partition, seed, and the attack's strength and schedule."""
         content = self.content()
-        for varying in ("strength", "start", "ramp"):
+        for varying in VARYING:
             content["attack"].pop(varying, None)
         return content_hash({name: content[name] for name in ("model", "threat", "training", "attack")})

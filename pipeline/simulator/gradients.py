@@ -9,13 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
-from torch.nn.functional import cross_entropy, log_softmax
+from torch.nn.functional import cross_entropy
 
-from pipeline.core import elementary, kernels
-from pipeline.core.errors import UserError
-from pipeline.core.products import OrderedProducts, matmul
+from pipeline.core.kernels import elementary
+from pipeline.core.kernels.products import OrderedProducts, matmul
 from pipeline.core.vectors import sum_over_columns
-from pipeline.simulator.models import Model, Network
+from pipeline.simulator.models import Network
 
 Gradients = tuple[Tensor, Tensor]
 Backend = Callable[[Network, Tensor, Tensor, Tensor], Gradients]
@@ -34,7 +33,7 @@ def chain_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Te
         output = matmul(signals[-1], weight.mT) + bias[:, None]
         signals.append(output if position == len(layers) - 1 else output.relu_())
     logits = signals.pop().view(replicas, workers, size, -1)
-    entropies, derivative = cross_entropies(logits, labels)
+    entropies, derivative = elementary.cross_entropy(logits, labels)
     derivative = derivative / size
     parts: list[Tensor] = []
     for (weight, _), signal in zip(reversed(layers), reversed(signals), strict=True):
@@ -45,27 +44,6 @@ def chain_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Te
             below = matmul(derivative.flatten(1, 2), weight).masked_fill_(signal <= 0, 0.0)
             derivative = below.view(replicas, workers, size, -1)
     return torch.cat(parts, dim=-1), sum_over_columns(entropies) / size
-
-
-def cross_entropies(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cross-entropy of every sample (nats), and its derivative by the logits.
-
-    Args:
-        logits: ``[..., classes]``.
-        labels: ``[...]``.
-
-    Returns:
-        ``[...]`` and ``[..., classes]``.
-
-    Example:
-        >>> cross_entropies(torch.zeros(1, 2), torch.tensor([1]))
-        (tensor([0.6931]), tensor([[ 0.5000, -0.5000]]))
-    """
-    if kernels.apply_to(logits):
-        return elementary.cross_entropy(logits, labels)
-    logarithms, chosen = log_softmax(logits, dim=-1), labels[..., None]
-    is_label = chosen == torch.arange(logits.shape[-1], device=labels.device)
-    return -logarithms.gather(-1, chosen).squeeze(-1), logarithms.exp() - is_label.to(logits.dtype)
 
 
 def vmap_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Tensor) -> Gradients:
@@ -122,21 +100,3 @@ BACKENDS: dict[str, Backend] = {
     "replicas": replica_gradients,
     "loop": loop_gradients,
 }
-
-
-def backend_name(name: str, model: Model, device: torch.device) -> str:
-    """Return the backend that ``execution.gradients`` stands for; "auto" is the fastest for this model and device."""
-    if name != "auto":
-        return name
-    return model.cpu_gradients if device.type == "cpu" else "vmap"
-
-
-def backend(name: str, model: Model, device: torch.device) -> Backend:
-    """Return the function of :func:`backend_name`.
-
-    Raises:
-        UserError: The chain rule is asked for, and the model is not made of linear layers and ReLU.
-    """
-    if name == "chain" and model.cpu_gradients != "chain":
-        raise UserError(f"execution.gradients = 'chain': needs a model of linear layers and ReLU, not {model.name!r}")
-    return BACKENDS[backend_name(name, model, device)]

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from pipeline.core.kernels.elementary import cross_entropy
+from pipeline.core.kernels.products import OrderedProducts
 from pipeline.core.order import moments_over_workers
-from pipeline.core.products import OrderedProducts
 from pipeline.core.vectors import norms, sum_over_columns
 from pipeline.data.dataset import Split
 from pipeline.data.partitions import Shares
-from pipeline.simulator.gradients import Backend, cross_entropies
+from pipeline.simulator.gradients import Backend
 from pipeline.simulator.models import Network
+from pipeline.simulator.precision import one_at_a_time
 
 SAMPLES_AT_ONCE = 1000
 
@@ -90,15 +92,15 @@ def evaluate(network: Network, params: Tensor, split: Split) -> Evaluation:
         inputs, labels = split.inputs[piece], split.labels[piece]
         logits = _logits(network, params, inputs)
         correct += (logits.argmax(dim=-1) == labels).sum(dim=-1)
-        loss += sum_over_columns(cross_entropies(logits, labels.expand(len(params), -1))[0])
+        loss += sum_over_columns(cross_entropy(logits, labels.expand(len(params), -1))[0])
         finite &= logits.isfinite().all(dim=-1).all(dim=-1)
     samples, classes = len(split.labels), logits.shape[-1]
     return Evaluation(torch.where(finite, correct / samples, 1 / classes), loss / samples, ~finite)
 
 
 def _logits(network: Network, params: Tensor, inputs: Tensor) -> Tensor:
-    """Return ``[R, N, classes]``; a CPU is faster with one replica's convolutions at a time."""
-    if network.convolutional and params.device.type == "cpu":
+    """Return ``[R, N, classes]``."""
+    if one_at_a_time(network, params.device):
         return torch.stack([network.forward(replica.clone(), inputs) for replica in params])
     with OrderedProducts():
         return vmap(network.forward, in_dims=(0, None))(params, inputs)

@@ -1,4 +1,4 @@
-"""What computing needs of PyTorch and of the C library, set for as long as it lasts."""
+"""What computes: the backend of the gradients, and what PyTorch and the C library are told, by model and device."""
 
 import ctypes
 import sys
@@ -7,7 +7,33 @@ from contextlib import contextmanager
 
 import torch
 
+from pipeline.core.errors import UserError
 from pipeline.simulator.cell import Training
+from pipeline.simulator.gradients import BACKENDS, Backend
+from pipeline.simulator.models import Model, Network
+
+
+def backend_name(name: str, model: Model, device: torch.device) -> str:
+    """Return the backend that ``execution.gradients`` stands for; "auto" is the fastest for this model and device."""
+    if name != "auto":
+        return name
+    return model.cpu_gradients if device.type == "cpu" else "vmap"
+
+
+def backend(name: str, model: Model, device: torch.device) -> Backend:
+    """Return the function of :func:`backend_name`.
+
+    Raises:
+        UserError: The chain rule is asked for, and the model is not made of linear layers and ReLU.
+    """
+    if name == "chain" and model.cpu_gradients != "chain":
+        raise UserError(f"execution.gradients = 'chain': needs a model of linear layers and ReLU, not {model.name!r}")
+    return BACKENDS[backend_name(name, model, device)]
+
+
+def one_at_a_time(network: Network, device: torch.device) -> bool:
+    """Return whether replicas are evaluated one after the other: a CPU is faster with one's convolutions at a time."""
+    return network.convolutional and device.type == "cpu"
 
 
 @contextmanager

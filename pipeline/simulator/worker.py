@@ -4,7 +4,7 @@ from functools import partial
 
 from torch import Tensor
 
-from pipeline.core import kernels
+from pipeline.core.kernels.workers import weighted_sum
 from pipeline.core.vectors import norms
 from pipeline.simulator.gradients import Backend, Gradients
 from pipeline.simulator.models import Network
@@ -40,7 +40,4 @@ def with_momentum(momentum: Tensor, vectors: Tensor, beta: float, damped: bool) 
         >>> with_momentum(torch.tensor([1.0]), torch.tensor([2.0]), beta=0.5, damped=True)
         tensor([1.5000])
     """
-    weight = 1 - beta if damped else 1.0
-    if kernels.apply_to(vectors):
-        return kernels.weighted_sum(beta, momentum, weight, vectors)
-    return beta * momentum + weight * vectors
+    return weighted_sum(beta, momentum, 1 - beta if damped else 1.0, vectors)

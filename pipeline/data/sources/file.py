@@ -45,7 +45,6 @@ class File(Source):
     path: str = Field(description="of the file, relative to the folder of params.yaml")
     sha256: str | None = Field(None, description="of the file; if it is left out, the error message tells it")
     formula: ClassVar[str] = "arrays from an .npz or .safetensors file of yours"
-    reference: ClassVar[str] = "the file at path"
 
     @property
     def format(self) -> Format:

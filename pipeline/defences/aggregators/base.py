@@ -5,9 +5,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
-from pipeline.core.component import Component
 from pipeline.core.rng import Stream
 from pipeline.core.vectors import mix
+from pipeline.defences.stage import DefenceStage
 
 
 class Aggregated(NamedTuple):
@@ -24,24 +24,15 @@ class Aggregated(NamedTuple):
     weights: Tensor | None = None
 
 
-class Aggregator(Component):
+class Aggregator(DefenceStage):
     """An aggregation rule ``F: R^{n x d} -> R^d`` of the vectors that n workers sent, of which f may be arbitrary.
 
     To add one, subclass it in a new file of this folder, give it a ``name``, and decorate it with
     ``@AGGREGATORS.register`` (README.md, "Adding a rule", walks through an example).
 
     A rule keeps dtype and device, leaves its input unchanged and returns no view of it. It is invariant to the order of
-    the workers, and up to f rows of NaN or infinity give a finite result. ``exceptions`` names the checks of the
-    contract (tests/test_aggregators.py) that a rule cannot pass, each with the reason.
+    the workers, and up to f rows of NaN or infinity give a finite result.
     """
-
-    condition: ClassVar[str]
-    exceptions: ClassVar[dict[str, str]] = {}
-    random: ClassVar[bool] = False
-
-    @abstractmethod
-    def tolerates(self, n: int, f: int) -> bool:
-        """Return whether the rule is defined for n vectors of which f are arbitrary."""
 
     def kappa(self, n: int, f: int) -> float | None:
         """Return the proven robustness coefficient, or None where none is known.
@@ -56,7 +47,6 @@ class Aggregator(Component):
         """Return the state before the first step, for aggregates shaped as ``like`` ``[..., d]``."""
         del like
 
-    @abstractmethod
     def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
         """Return the aggregate.
 
@@ -66,7 +56,23 @@ class Aggregator(Component):
             state: What ``init_state`` or the step before returned.
             stream: Random numbers of the step, ``[R]`` for ``vectors [..., R, n, d]``; a rule that needs them says so
                 in ``random``.
+
+        Raises:
+            UserError: The rule does not tolerate f of n.
+
+        Example:
+            >>> import torch
+            >>> from pipeline.defences.aggregators.coordinatewise import Median
+            >>> Median().aggregate(torch.zeros(4, 1), f=2)
+            Traceback (most recent call last):
+            pipeline.core.errors.UserError: median needs n > 2f, got n = 4, f = 2
         """
+        self.refuse_unmet(vectors, f)
+        return self._aggregate(vectors, f, state, stream)
+
+    @abstractmethod
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
+        """Return the aggregate, for an f that is tolerated; see :meth:`aggregate`."""
 
 
 class HalfTolerant(Aggregator):

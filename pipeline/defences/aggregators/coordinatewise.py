@@ -31,9 +31,9 @@ class Mean(Aggregator):
     """
 
     name: Literal["mean"] = "mean"
-    formula: ClassVar[str] = "(1/n) sum_i x_i"
+    formula: ClassVar[str] = "(1/n) sum_i x_i, robust for f = 0 only"
     reference: ClassVar[str] = "the undefended baseline"
-    condition: ClassVar[str] = "robust for f = 0 only"
+    condition: ClassVar[str] = "n > f"
     exceptions: ClassVar[dict[str, str]] = {"breakdown": "one vector moves the mean anywhere"}
 
     def tolerates(self, n: int, f: int) -> bool:
@@ -45,7 +45,7 @@ class Mean(Aggregator):
         del n
         return 0.0 if f == 0 else None
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the mean of ``vectors [..., n, d]``; f is not used."""
         del f, stream
         n = vectors.shape[-2]
@@ -78,7 +78,7 @@ class Median(HalfTolerant):
         """4 (1 + r)^2."""
         return 4 * (1 + ratio(n, f)) ** 2
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the median of ``vectors [..., n, d]``; f is not used."""
         del f, stream
         return Aggregated(median_over_workers(vectors), state)
@@ -110,7 +110,7 @@ class TrimmedMean(HalfTolerant):
         """6 r (1 + r)."""
         return 6 * ratio(n, f) * (1 + ratio(n, f))
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the trimmed mean of ``vectors [..., n, d]``."""
         del stream
         return Aggregated(trimmed_mean_over_workers(vectors, f), state)
@@ -137,7 +137,7 @@ class Meamed(HalfTolerant):
     formula: ClassVar[str] = "per coordinate the mean of the n - f values nearest the median"
     reference: ClassVar[str] = "Xie et al. 2018, arXiv:1802.10116"
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the mean around the median of ``vectors [..., n, d]``."""
         del stream
         return Aggregated(mean_around_median(vectors, vectors.shape[-2] - f), state)
@@ -165,7 +165,7 @@ class Phocas(HalfTolerant):
     formula: ClassVar[str] = "per coordinate the mean of the n - f values nearest the trimmed mean"
     reference: ClassVar[str] = "Xie et al. 2018, arXiv:1805.09682"
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the mean around the trimmed mean of ``vectors [..., n, d]``."""
         del stream
         return Aggregated(mean_around_trimmed_mean(vectors, f), state)
@@ -200,7 +200,7 @@ class SignMajority(HalfTolerant):
         "unanimity": "of equal vectors it returns the signs, not the vector",
     }
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the majority of signs of ``vectors [..., n, d]``; f is not used."""
         del f, stream
         return Aggregated(vectors.sign().sum(dim=-2).sign(), state)

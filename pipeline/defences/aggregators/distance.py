@@ -6,9 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.core.kernels.elementary import root
 from pipeline.core.order import mean_around_median
 from pipeline.core.rng import Stream
-from pipeline.core.vectors import distances_to_others, lowest, root, squared_distances, sum_over_columns, take_rows
+from pipeline.core.vectors import distances_to_others, lowest, squared_distances, sum_over_columns, take_rows
 from pipeline.defences.aggregators import AGGREGATORS, Aggregated, Aggregator
 from pipeline.defences.aggregators.base import mean_of, ratio
 
@@ -78,7 +79,7 @@ class Krum(KrumScored):
         """6 (1 + r) for squared distances, None for another power."""
         return 6 * (1 + ratio(n, f)) if self.power == 2 else None
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the Krum choice among ``vectors [..., n, d]``."""
         del stream
         best = self.scores(vectors, f).argmin(dim=-1, keepdim=True)
@@ -116,7 +117,7 @@ class MultiKrum(KrumScored):
         """N >= 2f + 3 and m <= n - f."""
         return super().tolerates(n, f) and (self.m or 1) <= n - f
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the mean of the best ``vectors [..., n, d]``."""
         del stream
         count = vectors.shape[-2] - f if self.m is None else self.m
@@ -156,7 +157,7 @@ class Bulyan(Aggregator):
         """N >= 4f + 3."""
         return f >= 0 and n >= 4 * f + 3
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the Bulyan aggregate of ``vectors [..., n, d]``."""
         del stream
         theta = vectors.shape[-2] - 2 * f

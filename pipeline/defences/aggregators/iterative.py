@@ -6,18 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.core import kernels
+from pipeline.core.kernels.elementary import root
+from pipeline.core.kernels.weiszfeld import median_weights
 from pipeline.core.rng import Stream
-from pipeline.core.vectors import (
-    gram_around_median,
-    median_over_last,
-    mix,
-    root,
-    row_products,
-    squared_distances_to,
-    sum_over_columns,
-)
-from pipeline.core.weiszfeld import median_weights
+from pipeline.core.vectors import gram_around_median, mix, squared_distances_to, sum_over_columns
 from pipeline.defences.aggregators import AGGREGATORS, Aggregated
 from pipeline.defences.aggregators.base import HalfTolerant, ratio, weighted_mean
 
@@ -60,66 +52,11 @@ class GeometricMedian(HalfTolerant):
         """4 (1 + r)^2."""
         return 4 * (1 + ratio(n, f)) ** 2
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the geometric median of ``vectors [..., n, d]``; f is not used."""
         del f, stream
         products, usable = gram_around_median(vectors)
-        return weighted_mean(self._weights(products, usable), vectors, state)
-
-    def _weights(self, products: Tensor, usable: Tensor) -> Tensor:
-        """Return the weights ``[..., n]`` of the median, started at the origin of the ``products [..., n, n]``."""
-        if kernels.apply_to(products):
-            return median_weights(products, usable, self.iterations, self.tolerance)
-        squares = products.diagonal(dim1=-2, dim2=-1).masked_fill(~usable, torch.inf)
-        scale = median_over_last(_root(squares))[..., None]
-        nu, close = (1e-6 * scale).clamp_min(torch.finfo(products.dtype).tiny), self.tolerance * scale
-        weights = torch.zeros_like(squares)
-        moving = torch.ones_like(scale, dtype=torch.bool)
-        for _ in range(self.iterations):
-            next_weights, moved = _weiszfeld(products, squares, weights, nu)
-            weights = torch.where(moving, next_weights, weights)
-            moving = moving & (moved > close)
-        return weights
-
-
-def _weiszfeld(products: Tensor, squares: Tensor, weights: Tensor, nu: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weights ``[..., n]`` of the next z, and how far ``[..., 1]`` it is from z = sum_i w_i x_i.
-
-    A point of infinite ``squares [..., n]``, its squared norm, does not count.
-    """
-    with_z = _products_with(products, weights)
-    distances = _root(squares - 2 * with_z + _product(with_z, weights))
-    at_z = distances <= nu
-    inverse = distances.reciprocal().masked_fill(at_z, 0.0)
-    total = sum_over_columns(inverse)[..., None].clamp_min(torch.finfo(inverse.dtype).tiny)
-    mean = inverse / total
-    step = mean - weights
-    length = _root(_product(_products_with(products, step), step))
-    return _held(mean, length, total, at_z)
-
-
-def _held(mean: Tensor, length: Tensor, total: Tensor, at_z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weights and the movement when the c points ``at_z [..., n]`` hold z with the share ``stay``.
-
-    Where the others' pull is at most c, that is all of the weight, and z is the minimiser.
-    """
-    count = at_z.sum(dim=-1, keepdim=True)
-    stay = count / (length * total).maximum(count).clamp_min(1)
-    return stay * at_z / count.clamp_min(1) + (1 - stay) * mean, (1 - stay) * length
-
-
-def _products_with(products: Tensor, weights: Tensor) -> Tensor:
-    """Return the inner products ``[..., n]`` of the points with ``sum_i w_i x_i``."""
-    return row_products(products, weights[..., None, :])
-
-
-def _product(one: Tensor, other: Tensor) -> Tensor:
-    """Return the inner product ``[..., 1]`` of ``one [..., n]`` and ``other [..., n]``."""
-    return row_products(one[..., None, :], other[..., None, :])
-
-
-def _root(squares: Tensor) -> Tensor:
-    return root(squares.clamp_min(0))
+        return weighted_mean(median_weights(products, usable, self.iterations, self.tolerance), vectors, state)
 
 
 @AGGREGATORS.register
@@ -160,7 +97,7 @@ class CenteredClipping(HalfTolerant):
         """Return zero, shaped as ``like``."""
         return torch.zeros_like(like)
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the clipped aggregate of ``vectors [..., n, d]``; f is not used."""
         del f, stream
         v: Tensor = self.init_state(vectors[..., 0, :]) if state is None else state

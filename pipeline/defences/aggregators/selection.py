@@ -44,7 +44,7 @@ class MoNNA(HalfTolerant):
         """N > 2f and pivot < n."""
         return super().tolerates(n, f) and self.pivot < n
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the mean of the ``vectors [..., n, d]`` around the pivot."""
         del stream
         distances = squared_distances_to(vectors[..., self.pivot, :], vectors)
@@ -77,7 +77,7 @@ class CGE(HalfTolerant):
     reference: ClassVar[str] = "Gupta, Liu, Vaidya 2020, arXiv:2008.04699"
     exceptions: ClassVar[dict[str, str]] = {"translation": "a norm is the distance to zero, wherever the vectors are"}
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the mean of the shortest of ``vectors [..., n, d]``."""
         del stream
         return mean_of(lowest(norms(vectors), vectors.shape[-2] - f), vectors, state)

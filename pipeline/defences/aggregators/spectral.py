@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.core.kernels.elementary import root
 from pipeline.core.rng import Stream
 from pipeline.core.vectors import (
     lowest,
     products_around_mean,
-    root,
     sum_over_columns,
     top_eigenvector,
     usable_distances,
@@ -73,7 +73,7 @@ class CAF(HalfTolerant):
     formula: ClassVar[str] = "the weighted mean of least top variance while outliers along that direction lose weight"
     reference: ClassVar[str] = "Allouah, Guerraoui, Stephan, ICML 2025, arXiv:2505.01874"
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the filtered mean of ``vectors [..., n, d]``."""
         del stream
         distances, usable = usable_distances(vectors)
@@ -127,7 +127,7 @@ class DnC(HalfTolerant):
     reference: ClassVar[str] = "Shejwalkar, Houmansadr, NDSS 2021"
     random: ClassVar[bool] = True
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the mean of the vectors that ``niters`` filters keep among ``vectors [..., R, n, d]``."""
         every_time = torch.ones(vectors.shape[:-1], dtype=torch.bool, device=vectors.device)
         for round_ in range(self.niters):

@@ -55,7 +55,7 @@ class MDA(HalfTolerant):
         """8 f^2 / (n - f)."""
         return 8 * f**2 / (n - f)
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the mean of the subset of least diameter of ``vectors [..., n, d]``."""
         del stream
         keep = vectors.shape[-2] - f
@@ -109,7 +109,7 @@ class SMEA(HalfTolerant):
         """4r."""
         return 4 * ratio(n, f)
 
-    def aggregate(self, vectors: Tensor, f: int, state: Any = None, stream: Stream | None = None) -> Aggregated:
+    def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
         """Return the mean of the subset of least top eigenvalue of ``vectors [..., n, d]``."""
         del stream
         n = vectors.shape[-2]

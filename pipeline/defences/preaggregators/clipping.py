@@ -6,8 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from pipeline.core.kernels.elementary import root
 from pipeline.core.rng import Stream
-from pipeline.core.vectors import root, squared_norms
+from pipeline.core.vectors import squared_norms
 from pipeline.defences.preaggregators import PREAGGREGATORS, Mixed, PreAggregator
 
 
@@ -56,7 +57,7 @@ class Clipping(PreAggregator):
         del n, f, kappa
         return None
 
-    def apply(self, vectors: Tensor, f: int, stream: Stream | None = None) -> Mixed:
+    def _apply(self, vectors: Tensor, f: int, stream: Stream | None) -> Mixed:
         """Return the clipped ``vectors [..., n, d]``."""
         del f, stream
         return _clipped(vectors, root(squared_norms(vectors)), vectors.new_full((), self.c, dtype=torch.float64))
@@ -103,7 +104,7 @@ class AdaptiveRobustClipping(PreAggregator):
         """Kappa + 2 f / (n - 2f)."""
         return kappa + 2 * f / (n - 2 * f)
 
-    def apply(self, vectors: Tensor, f: int, stream: Stream | None = None) -> Mixed:
+    def _apply(self, vectors: Tensor, f: int, stream: Stream | None) -> Mixed:
         """Return the clipped ``vectors [..., n, d]``."""
         del stream
         n = vectors.shape[-2]

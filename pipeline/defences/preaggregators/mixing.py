@@ -44,7 +44,7 @@ class NearestNeighbourMixing(PreAggregator):
         """8 f / (n - f) (kappa + 1)."""
         return 8 * f / (n - f) * (kappa + 1)
 
-    def apply(self, vectors: Tensor, f: int, stream: Stream | None = None) -> Mixed:
+    def _apply(self, vectors: Tensor, f: int, stream: Stream | None) -> Mixed:
         """Return the mixed ``vectors [..., n, d]``."""
         del stream
         n = vectors.shape[-2]
@@ -100,7 +100,7 @@ class Bucketing(PreAggregator):
         del n, f, kappa
         return None
 
-    def apply(self, vectors: Tensor, f: int, stream: Stream | None = None) -> Mixed:
+    def _apply(self, vectors: Tensor, f: int, stream: Stream | None) -> Mixed:
         """Return the bucket means ``[..., R, n', d]`` of ``vectors [..., R, n, d]``, one order for each replica."""
         del f
         assert stream is not None  # the contract of ``random``

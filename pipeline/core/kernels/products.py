@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from pipeline.core import kernels
+from pipeline.core.kernels import basis
+from pipeline.core.kernels.basis import compiled
 
 
 def ordered_product(left: Tensor, right: Tensor) -> Tensor:
@@ -25,7 +26,7 @@ def ordered_product(left: Tensor, right: Tensor) -> Tensor:
     return torch.from_numpy(result)
 
 
-@kernels.compiled
+@compiled
 def _matrix_product(left: np.ndarray, right: np.ndarray, result: np.ndarray) -> None:
     batch, rows, columns = result.shape
     inner = left.shape[2]
@@ -54,7 +55,7 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
         >>> matmul(torch.ones(2, 1, 3), torch.ones(3, 1)).flatten()
         tensor([3., 3.])
     """
-    if not kernels.apply_to(left):
+    if not basis.on_cpu(left):
         return left @ right
     shape = (*_broadcast(left, right), left.shape[-2], right.shape[-1])
     while right.dim() > 2 and right.shape[-3] == 1 and left.dim() == right.dim():
@@ -134,7 +135,7 @@ class OrderedProducts(TorchFunctionMode):
     ) -> Any:
         """Call ``func``, or stand in for it where it is a linear layer."""
         del types
-        if func is functional.linear and kernels.apply_to(args[0]):
+        if func is functional.linear and basis.on_cpu(args[0]):
             return _linear(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 

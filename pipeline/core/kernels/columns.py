@@ -1,0 +1,146 @@
+"""Sums over the parameters, in float64: in pieces of 512 columns, every sixteenth column to one of 16 running sums."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.core.kernels import basis
+from pipeline.core.kernels.basis import PIECE, array, compiled, inlined
+
+LANES = 16  # running sums of a piece: independent of each other, so that the processor adds several at once
+
+
+def row_products(vectors: Tensor, others: Tensor) -> Tensor:
+    """Return the inner product ``[..., n]``, float64, of each of ``vectors [..., n, d]`` with its row of ``others``.
+
+    Args:
+        vectors: ``[..., n, d]``.
+        others: ``[..., n, d]``, or ``[..., 1, d]`` for one row against all.
+    """
+    if not basis.on_cpu(vectors):
+        return (vectors.double() * others).sum(dim=-1)
+    others = others.expand(*vectors.shape[:-2], -1, -1)
+    return torch.from_numpy(_row_sums(array(vectors), array(others), False)).view(vectors.shape[:-1])
+
+
+def sums(values: Tensor) -> Tensor:
+    """Return the sums ``[...]`` of ``values [..., d]``, added in float64."""
+    if not basis.on_cpu(values):
+        return values.sum(dim=-1)
+    rows = values[..., None, :]
+    return row_products(rows, torch.ones_like(rows))[..., 0].to(values.dtype)
+
+
+def row_square_distances(vectors: Tensor, others: Tensor) -> Tensor:
+    """Return the squared distance ``[..., n]``, float64, of each row to its row of ``others``, as the products."""
+    if not basis.on_cpu(vectors):
+        return (vectors - others).double().square().sum(dim=-1)
+    others = others.expand(*vectors.shape[:-2], -1, -1)
+    return torch.from_numpy(_row_sums(array(vectors), array(others), True)).view(vectors.shape[:-1])
+
+
+@compiled
+def _row_sums(vectors: np.ndarray, others: np.ndarray, differences: bool) -> np.ndarray:
+    replicas, n, d = vectors.shape
+    sums, lanes = np.zeros((replicas, n)), np.zeros(LANES)
+    for r in range(replicas):
+        for i in range(n):
+            row, other = vectors[r, i], others[r, i if others.shape[1] > 1 else 0]
+            for first in range(0, d, PIECE):
+                end = min(d, first + PIECE)
+                if differences:
+                    sums[r, i] += _square_distance(row, other, first, end, lanes)
+                else:
+                    sums[r, i] += _product(row, other, first, end, lanes)
+    return sums
+
+
+def square_distances(vectors: Tensor) -> Tensor:
+    """Return the squared distances ``[..., n, n]``, float64, between the rows of ``vectors [..., n, d]``."""
+    if not basis.on_cpu(vectors):
+        against = [vectors - row[..., None, :] for row in vectors.unbind(dim=-2)]
+        return torch.stack([offsets.square().sum(dim=-1, dtype=torch.float64) for offsets in against], dim=-2)
+    return torch.from_numpy(_square_distances(array(vectors))).view(*vectors.shape[:-1], vectors.shape[-2])
+
+
+@compiled
+def _square_distances(vectors: np.ndarray) -> np.ndarray:
+    replicas, n, d = vectors.shape
+    sums, lanes = np.zeros((replicas, n, n)), np.zeros(LANES)
+    for r in range(replicas):
+        for first in range(0, d, PIECE):
+            end = min(d, first + PIECE)
+            for i in range(n):
+                for j in range(i):
+                    sums[r, i, j] += _square_distance(vectors[r, i], vectors[r, j], first, end, lanes)
+        _mirror(sums[r])
+    return sums
+
+
+def products_around(vectors: Tensor, centre: Tensor) -> Tensor:
+    """Return the inner products ``[..., n, n]``, float64, of ``vectors [..., n, d]`` minus ``centre [..., d]``."""
+    if not basis.on_cpu(vectors):
+        offsets = vectors.double() - centre[..., None, :]
+        return offsets @ offsets.mT
+    products = _products_around(array(vectors), array(centre, dims=2))
+    return torch.from_numpy(products).view(*vectors.shape[:-1], vectors.shape[-2])
+
+
+@compiled
+def _products_around(vectors: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    replicas, n, d = vectors.shape
+    sums, lanes, offsets = np.zeros((replicas, n, n)), np.zeros(LANES), np.zeros((n, PIECE))
+    for r in range(replicas):
+        for first in range(0, d, PIECE):
+            width = min(PIECE, d - first)
+            for i in range(n):
+                for c in range(width):
+                    offsets[i, c] = np.float64(vectors[r, i, first + c]) - np.float64(centre[r, first + c])
+                for j in range(i + 1):
+                    sums[r, i, j] += _product(offsets[i], offsets[j], 0, width, lanes)
+        _mirror(sums[r])
+    return sums
+
+
+@inlined
+def _mirror(matrix: np.ndarray) -> None:
+    """Copy what stands below the diagonal above it."""
+    for i in range(len(matrix)):
+        for j in range(i):
+            matrix[j, i] = matrix[i, j]
+
+
+@inlined
+def _square_distance(row: np.ndarray, other: np.ndarray, first: int, end: int, lanes: np.ndarray) -> float:
+    """Return the sum of ``(row - other)^2`` over the columns ``first`` to ``end`` - 1."""
+    lanes[:] = 0
+    whole = first + (end - first) // LANES * LANES
+    for start in range(first, whole, LANES):
+        for lane in range(LANES):
+            difference = np.float64(row[start + lane] - other[start + lane])
+            lanes[lane] += difference * difference
+    for c in range(whole, end):
+        difference = np.float64(row[c] - other[c])
+        lanes[c - whole] += difference * difference
+    return _total(lanes)
+
+
+@inlined
+def _product(row: np.ndarray, other: np.ndarray, first: int, end: int, lanes: np.ndarray) -> float:
+    """Return the sum of ``row * other`` over the columns ``first`` to ``end`` - 1."""
+    lanes[:] = 0
+    whole = first + (end - first) // LANES * LANES
+    for start in range(first, whole, LANES):
+        for lane in range(LANES):
+            lanes[lane] += np.float64(row[start + lane]) * np.float64(other[start + lane])
+    for c in range(whole, end):
+        lanes[c - whole] += np.float64(row[c]) * np.float64(other[c])
+    return _total(lanes)
+
+
+@inlined
+def _total(lanes: np.ndarray) -> float:
+    total = 0.0
+    for lane in range(LANES):
+        total += lanes[lane]
+    return total
