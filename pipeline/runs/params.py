@@ -233,7 +233,8 @@ def unfit(shape: Shape, classes: int, sections: Sections) -> Iterator[str]:
     if training and training.augment != "none" and len(shape) != 3:
         yield f"training.augment = {training.augment!r}: needs images, but the data are vectors; use 'none'"
     try:
-        _ = "model" in sections and sections["model"].network(shape, classes)
+        if "model" in sections:
+            sections["model"].network(shape, classes)
     except UserError as error:
         yield str(error)
 
