@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.interface import aggregate, attack, load_results, simulate
+    from pipeline.interface import aggregate, attack, from_arrays, load_results, simulate
 
-__all__ = ["aggregate", "attack", "load_results", "simulate"]
+__all__ = ["aggregate", "attack", "from_arrays", "load_results", "simulate"]
 
 
 def __getattr__(name: str) -> Any:

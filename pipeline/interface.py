@@ -17,7 +17,8 @@ from pipeline.attacks import ATTACKS, Attack, AttackContext, TunableAttack, Vect
 from pipeline.core.component import Schema, allowed, parse
 from pipeline.core.errors import UserError
 from pipeline.core.rng import Stream
-from pipeline.data.dataset import Dataset, write
+from pipeline.data.dataset import Dataset, load, write
+from pipeline.data.memory import from_arrays as from_arrays
 from pipeline.data.partitions import PARTITIONS, Partition
 from pipeline.data.prepare import Data, prepare
 from pipeline.defences.defence import Defence
@@ -171,6 +172,10 @@ class _Faults(list[str]):
             raw["data"]["source"] = _component(data)
         sections, found = params.checked({**raw, "model": _component(model)})
         self += found
+        if isinstance(data, Path | Dataset):
+            with self.noted():
+                held = load(data) if isinstance(data, Path) else data
+                self += params.unfit(held.shape, held.classes, sections)
         return sections
 
 

@@ -45,7 +45,7 @@ def test_digits_are_cut_into_splits_that_cover_everything_once(digits, tmp_path)
     assert dataset.shape == (1, 8, 8)
     assert all(split.inputs.dtype == torch.float32 for split in splits)
     raw = load_file(digits / "digits.safetensors")
-    everything = labelled(data().source.normalise(raw["train_images"]), raw["train_labels"])
+    everything = labelled(data().source.format.normalise(raw["train_images"]), raw["train_labels"])
     assert sorted(everything) == sorted(pair for split in splits for pair in labelled(split.inputs, split.labels))
 
 
@@ -62,7 +62,7 @@ def test_digits_are_normalised_with_constants_near_their_training_statistics(dig
 
 def test_each_channel_is_normalised_by_its_own_constants():
     cifar = SOURCES.parse({"name": "cifar10"}, "data.source")
-    white = cifar.normalise(torch.full((2, 3, 1, 1), 255, dtype=torch.uint8))
+    white = cifar.format.normalise(torch.full((2, 3, 1, 1), 255, dtype=torch.uint8))
     expected = [
         (1 - mean) / deviation for mean, deviation in zip(cifar.format.means, cifar.format.deviations, strict=True)
     ]
@@ -81,7 +81,7 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_another_split(digits, tmp_
 
 def test_a_fraction_that_selects_no_image_is_refused(digits, tmp_path):
     for parameter in ("validation_fraction", "test_fraction"):
-        with pytest.raises(UserError, match=rf"data.{parameter} = 1e-05: selects none of \d+ images"):
+        with pytest.raises(UserError, match=rf"data.{parameter} = 1e-05: selects none of \d+ samples"):
             prepare(data(**{parameter: 1e-5}), digits, tmp_path / "dataset.safetensors")
     assert list(tmp_path.iterdir()) == []
 
@@ -105,14 +105,14 @@ def test_wrong_parameters_are_named(changes, message):
 def test_every_parameter_of_the_section_is_required():
     with pytest.raises(UserError) as error:
         parse(Data, {}, "data")
-    assert str(error.value).splitlines() == [f"data.{key}: missing" for key in DIGITS]
+    assert set(str(error.value).splitlines()) == {f"data.{key}: missing" for key in DIGITS}
 
 
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"train_images": torch.zeros(20, 8, 8, dtype=torch.uint8)}, "images are"),
-        ({"train_images": torch.zeros(20, 1, 8, 8)}, "images are"),
+        ({"train_images": torch.zeros(20, 8, 8, dtype=torch.uint8)}, "inputs are"),
+        ({"train_images": torch.zeros(20, 1, 8, 8)}, "inputs are"),
         ({"train_images": torch.full((20, 1, 8, 8), 17, dtype=torch.uint8)}, "a pixel is 17, above 16"),
         ({"train_labels": torch.arange(19) % 10}, "labels are"),
         ({"train_labels": torch.arange(20, dtype=torch.int32)}, "labels are"),

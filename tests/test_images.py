@@ -122,8 +122,8 @@ def test_wrong_fields_are_named(changes, message):
         source(**changes)
 
 
-@pytest.mark.parametrize("name", SOURCES.names)
-def test_every_source_describes_its_images(name):
+@pytest.mark.parametrize("name", sorted({*SOURCES.names} - {"file"}))
+def test_every_source_of_images_describes_them(name):
     described = source().format if name == "synthetic" else SOURCES[name].format
     assert len(described.shape) == 3
     assert len(described.means) == len(described.deviations) == described.shape[0]

@@ -62,6 +62,21 @@ def test_a_path_and_a_data_set_in_memory_give_the_same(project):
     pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
+def test_a_data_set_of_vectors_is_simulated_or_refused_beforehand(tmp_path, monkeypatch):
+    data = blobs(shape=(4,))
+    final = pipeline.simulate("ipm", "krum", "iid", [1], data=data, **SMALL).final
+    assert final["test_accuracy"].between(0, 1).all()
+    write(tmp_path / "vectors.safetensors", data)
+    monkeypatch.setattr("pipeline.interface._data_file", None)
+    for held in (data, tmp_path / "vectors.safetensors"):
+        with pytest.raises(UserError) as caught:
+            pipeline.simulate("ipm", "krum", "iid", [1], held, model={"name": "resnet20"}, augment="crop_flip")
+        assert [line.split(":")[0] for line in str(caught.value).splitlines()] == [
+            "training.augment = 'crop_flip'",
+            "model.name = 'resnet20'",
+        ]
+
+
 def test_without_a_clean_run_there_is_no_degradation():
     final = pipeline.simulate("ipm", "krum", "iid", [1], data=blobs(), **SMALL).final
     assert final["degradation"].isna().all()

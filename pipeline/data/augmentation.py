@@ -13,11 +13,11 @@ PADDING = 4  # pixels on each side, as is usual for CIFAR
 
 
 def augment(kind: Augmentation, inputs: Tensor, stream: Stream) -> Tensor:
-    """Return a training batch as ``training.augment`` says: unchanged, or by :func:`crop_flip`.
+    """Return a training batch unchanged or changed by :func:`crop_flip`, whichever ``kind`` says.
 
     Args:
         kind: ``training.augment``.
-        inputs: ``[R, w, B, C, H, W]``, normalised.
+        inputs: ``[R, w, B, *shape]``, normalised; images for ``crop_flip``.
         stream: Random numbers of the step, ``[R]``.
     """
     return crop_flip(inputs, stream) if kind == "crop_flip" else inputs
@@ -27,7 +27,7 @@ def crop_flip(inputs: Tensor, stream: Stream) -> Tensor:
     """Return every image shifted by up to 4 pixels in each direction, and mirrored left to right with probability 1/2.
 
     Each image is padded with 4 zeros (the mean of the normalised pixels) on all sides and cut back to its size at a
-    uniform position. What happens to a worker's images depends neither on other replicas nor on the workers after it.
+    random position. What happens to a worker's images depends neither on other replicas nor on the workers after it.
 
     Differs from: elsewhere the padding is black, because images are padded before they are normalised.
 
@@ -38,7 +38,7 @@ def crop_flip(inputs: Tensor, stream: Stream) -> Tensor:
         stream: Random numbers of the step, ``[R]``.
 
     Returns:
-        ``[R, w, B, C, H, W]``; a view of nothing.
+        ``[R, w, B, C, H, W]``, a new tensor.
 
     Example:
         >>> images = torch.rand(2, 5, 3, 1, 28, 28)

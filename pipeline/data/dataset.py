@@ -18,13 +18,13 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Normalised images [N, C, H, W], float32 in the file, and their labels [N] int64."""
+    """Normalised images ``[N, C, H, W]`` or feature vectors ``[N, p]``, float32 in the file; labels ``[N]``, int64."""
 
     inputs: Tensor
     labels: Tensor
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Split":
-        """Return the split on a device, with images of another type where one is given."""
+        """Return the split on a device; where ``dtype`` is given, with inputs of that type."""
         return Split(self.inputs.to(device, dtype or self.inputs.dtype), self.labels.to(device))
 
 
@@ -38,15 +38,14 @@ class Dataset:
     classes: int
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Dataset":
-        """Return the data set on a device, with images of another type where one is given."""
+        """Return the data set on a device; where ``dtype`` is given, with inputs of that type."""
         train, validation, test = (split.to(device, dtype) for split in (self.train, self.validation, self.test))
         return Dataset(train, validation, test, self.classes)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """The shape (C, H, W) of one image."""
-        _, channels, height, width = self.train.inputs.shape
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one input: (C, H, W) of an image, (p,) of a feature vector."""
+        return tuple(self.train.inputs.shape[1:])
 
 
 def load(path: Path) -> Dataset:
@@ -72,16 +71,18 @@ def write(path: Path, dataset: Dataset) -> None:
     write_tensors(path, tensors, {"classes": str(dataset.classes)})
 
 
-def check(images: Tensor, labels: Tensor, dtype: torch.dtype, shape: tuple[int, ...], classes: int) -> None:
-    """Raise ValueError unless images [N, C, H, W] and labels [N] fit together and lie in their ranges."""
-    if images.dtype != dtype or images.dim() != 4 or tuple(images.shape[1:]) != shape:
-        raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, not {dtype} [N, C, H, W] with {shape}")
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1] or len(labels) == 0:
-        raise ValueError(f"labels are {labels.dtype} {tuple(labels.shape)} for {len(images)} images")
+def check(inputs: Tensor, labels: Tensor, dtype: torch.dtype, shape: tuple[int, ...], classes: int) -> None:
+    """Raise ValueError unless inputs ``[N, *shape]`` and labels ``[N]`` fit together and lie in their ranges."""
+    if inputs.dtype != dtype or len(shape) not in (1, 3) or tuple(inputs.shape[1:]) != shape:
+        raise ValueError(
+            f"inputs are {inputs.dtype} {list(inputs.shape)}, not {dtype} [N, C, H, W] or [N, p] of {shape}"
+        )
+    if labels.dtype != torch.int64 or labels.shape != inputs.shape[:1] or len(labels) == 0:
+        raise ValueError(f"labels are {labels.dtype} {list(labels.shape)} for {len(inputs)} inputs")
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"labels run from {int(labels.min())} to {int(labels.max())}, outside 0 to {classes - 1}")
-    if not images.isfinite().all():
-        raise ValueError("a pixel is NaN or infinite")
+    if not inputs.isfinite().all():
+        raise ValueError("an input is NaN or infinite")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from pipeline.defences.defence import Defence
 from pipeline.runs.search_checks import SEARCH_CHECKS
 from pipeline.simulator.cell import Threat, Training
 from pipeline.simulator.models import MODELS, Model
+from pipeline.simulator.models.base import Shape
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Names = Annotated[tuple[Name, ...], Field(strict=False, min_length=1)]
@@ -219,10 +220,23 @@ def _attacks_fit(sections: Sections) -> Iterator[str]:
             yield f"attacks.{name}.{unmet}"
 
 
-def _model_fits_images(sections: Sections) -> Iterator[str]:
-    images = sections["data"].source.format
+def _data_fit(sections: Sections) -> Iterator[str]:
     try:
-        sections["model"].network(images.shape, images.classes)
+        data = sections["data"].source.format
+    except UserError as error:
+        yield str(error)
+    else:
+        yield from unfit(data.shape, data.classes, sections)
+
+
+def unfit(shape: Shape, classes: int, sections: Sections) -> Iterator[str]:
+    """Yield why inputs of ``shape`` do not suit the model or the training; a section with a fault is absent."""
+    training = sections.get("training")
+    if training and training.augment != "none" and len(shape) != 3:
+        yield f"training.augment = {training.augment!r}: needs images, but the data are vectors; use 'none'"
+    try:
+        if "model" in sections:
+            sections["model"].network(shape, classes)
     except UserError as error:
         yield str(error)
 
@@ -245,7 +259,7 @@ CHECKS: list[tuple[tuple[str, ...], Check]] = [
     (("threat", "attacks", "grid"), _strengths_resolve),
     (("threat", "attacks", "grid"), _attacks_fit),
     (("search",), _fresh_confirmation),
-    (("data", "model"), _model_fits_images),
+    (("data",), _data_fit),
     *SEARCH_CHECKS,
 ]
 

@@ -82,7 +82,7 @@ def batches(
 
     Args:
         cells: In any order.
-        dataset: Says how large an image is.
+        dataset: Says how large an input is.
         memory: Bytes that a batch may take.
         processes: How many batches are trained at a time.
         together: The most replicas of a batch.
@@ -124,7 +124,7 @@ def number_bytes(training: Training) -> int:
 
 
 def activations(network: Network, shape: Shape) -> int:
-    """Return how many numbers the layers of a network put out for one image of ``shape``, the image included.
+    """Return how many numbers the layers of a network put out for one input of ``shape``, the input included.
 
     Example:
         >>> from pipeline.simulator.models.linear import LogisticRegression

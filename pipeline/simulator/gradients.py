@@ -52,7 +52,7 @@ def vmap_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Ten
     Args:
         network: The model.
         params: ``[R, d]``.
-        inputs: ``[R, w, B, C, H, W]``.
+        inputs: ``[R, w, B, *shape]``.
         labels: ``[R, w, B]``.
 
     Returns:

@@ -83,7 +83,7 @@ def evaluate(network: Network, params: Tensor, split: Split) -> Evaluation:
     Args:
         network: The model.
         params: ``[R, d]``.
-        split: ``[N, C, H, W]`` images and ``[N]`` labels.
+        split: Inputs ``[N, *shape]`` and labels ``[N]``.
     """
     correct, loss = params.new_zeros(2, len(params))
     finite = params.isfinite().all(dim=-1)

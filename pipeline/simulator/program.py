@@ -110,7 +110,7 @@ class Program:
         return torch.cat([chosen, others], dim=-1)
 
     def batch(self, t: int | Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the inputs ``[R, k, B, C, H, W]`` and labels ``[R, k, B]`` of the workers ``present`` at step t."""
+        """Return the inputs ``[R, k, B, *shape]`` and labels ``[R, k, B]`` of the workers ``present`` at step t."""
         size = self.training.batch_size * self.training.local_update.minibatches
         drawn = minibatch(self.minibatches.fork(t), self.sizes, size)[:, : self.held.shape[1]]
         samples = take(self.held.gather(-1, drawn), present)

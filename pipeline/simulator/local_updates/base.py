@@ -25,6 +25,6 @@ class LocalUpdate(Component):
             backend: How gradients are computed.
             network: The model.
             params: ``[R, d]``, the server's.
-            inputs: ``[R, w, minibatches * B, C, H, W]``.
+            inputs: ``[R, w, minibatches * B, *shape]``.
             labels: ``[R, w, minibatches * B]``.
         """

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.core.component import Component
+from pipeline.core.errors import UserError
 from pipeline.core.rng import Stream
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]  # (C, H, W) of images, (p,) of feature vectors
 BackendName = Literal["chain", "vmap", "replicas", "loop"]
 
 
 class Network:
-    """The function that a model computes, ``forward(params [d], inputs [B, C, H, W]) -> logits [B, classes]``.
+    """The function that a model computes, ``forward(params [d], inputs [B, *shape]) -> logits [B, classes]``.
 
     Attributes:
         size: d, the number of parameters.
@@ -92,13 +93,31 @@ class Model(Component):
     cpu_gradients: ClassVar[BackendName] = "vmap"
 
     def network(self, shape: Shape, classes: int) -> Network:
-        """Return the network for images of ``shape`` (channels, height, width) and ``classes`` outputs."""
+        """Return the network for inputs of ``shape`` and ``classes`` outputs.
+
+        Raises:
+            UserError: The model cannot take inputs of this shape.
+        """
         with torch.device("meta"):  # shapes alone: PyTorch's own initialisation would draw from the global generator
             return Network(self.module(shape, classes))
 
     @abstractmethod
     def module(self, shape: Shape, classes: int) -> nn.Module:
         """Return the layers of the network."""
+
+
+def image_shape(name: str, shape: Shape, side: int = 1) -> tuple[int, int, int]:
+    """Return ``shape`` as (channels, height, width), for the model ``name``.
+
+    Raises:
+        UserError: It is that of a vector, or of an image with a side shorter than ``side`` pixels.
+    """
+    if len(shape) != 3:
+        raise UserError(f"model.name = {name!r}: needs images, but the data are vectors of {shape[0]} features")
+    channels, height, width = shape
+    if min(height, width) < side:
+        raise UserError(f"model.name = {name!r}: needs images of {side} x {side} pixels or more, got {shape[1:]}")
+    return channels, height, width
 
 
 def normalisation(channels: int) -> nn.Module:

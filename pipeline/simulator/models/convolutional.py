@@ -4,9 +4,8 @@ from typing import ClassVar, Literal
 
 from torch import nn
 
-from pipeline.core.errors import UserError
 from pipeline.simulator.models import MODELS, Model
-from pipeline.simulator.models.base import BackendName, Shape, normalisation
+from pipeline.simulator.models.base import BackendName, Shape, image_shape, normalisation
 
 
 @MODELS.register
@@ -31,7 +30,7 @@ class MnistCnn(Model):
 
     def module(self, shape: Shape, classes: int) -> nn.Module:
         """Two convolutions without padding, two linear layers."""
-        channels, height, width = _at_least(self.name, shape, 16)
+        channels, height, width = image_shape(self.name, shape, 16)
         rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
         return nn.Sequential(
             *(nn.Conv2d(channels, 20, 5), nn.ReLU(), nn.MaxPool2d(2)),
@@ -65,16 +64,10 @@ class CifarCnn(Model):
 
     def module(self, shape: Shape, classes: int) -> nn.Module:
         """Four convolutions with padding 1, two linear layers."""
-        channels, height, width = _at_least(self.name, shape, 4)
+        channels, height, width = image_shape(self.name, shape, 4)
         layers: list[nn.Module] = []
         for inputs, outputs in ((channels, 64), (64, 128)):
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), normalisation(outputs)]
             layers += [nn.Conv2d(outputs, outputs, 3, padding=1), nn.ReLU(), normalisation(outputs), nn.MaxPool2d(2)]
         features = 128 * (height // 4) * (width // 4)
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(features, 128), nn.ReLU(), nn.Linear(128, classes))
-
-
-def _at_least(name: str, shape: Shape, side: int) -> Shape:
-    if min(shape[1:]) < side:
-        raise UserError(f"model.name = {name!r}: needs images of {side} x {side} pixels or more, got {shape[1:]}")
-    return shape

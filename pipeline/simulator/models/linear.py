@@ -13,7 +13,7 @@ from pipeline.simulator.models.base import BackendName, Shape
 
 @MODELS.register
 class LogisticRegression(Model):
-    """Multinomial logistic regression on the pixels."""
+    """Multinomial logistic regression on the pixels or features."""
 
     name: Literal["logistic"] = "logistic"
     cpu_gradients: ClassVar[BackendName] = "chain"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.simulator.models import MODELS, Model
-from pipeline.simulator.models.base import BackendName, Shape, normalisation
+from pipeline.simulator.models.base import BackendName, Shape, image_shape, normalisation
 
 
 class Residual(nn.Module):
@@ -39,8 +39,8 @@ class ResidualNetwork(Model):
 
     def module(self, shape: Shape, classes: int) -> nn.Module:
         """The form for small images: no pooling after the stem."""
-        first = self.widths[0]
-        layers = [nn.Conv2d(shape[0], first, 3, padding=1, bias=False), normalisation(first), nn.ReLU()]
+        (channels, _, _), first = image_shape(self.name, shape), self.widths[0]
+        layers = [nn.Conv2d(channels, first, 3, padding=1, bias=False), normalisation(first), nn.ReLU()]
         for before, width in pairwise([first, *self.widths]):
             stride = 1 if before == width else 2
             layers += [Residual(before, width, stride), *(Residual(width, width, 1) for _ in range(self.blocks - 1))]
