@@ -19,6 +19,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.rng import Stream
 from pipeline.data.dataset import Dataset, load, write
 from pipeline.data.memory import from_arrays as from_arrays
+from pipeline.data.memory import from_arrays
 from pipeline.data.partitions import PARTITIONS, Partition
 from pipeline.data.prepare import Data, prepare
 from pipeline.defences.defence import Defence
@@ -30,6 +31,8 @@ from pipeline.runs.plan import Planned, grid_row
 from pipeline.runs.store import Record, read_row
 from pipeline.simulator.cell import Cell
 from pipeline.simulator.loop import Result
+
+__all__ = ["aggregate", "attack", "from_arrays", "load_results", "simulate"]
 
 Spec = str | Mapping[str, Any] | Schema
 Specs = Spec | Sequence[Spec] | Mapping[str, Spec]
