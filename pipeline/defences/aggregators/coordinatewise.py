@@ -198,6 +198,7 @@ class SignMajority(HalfTolerant):
         "translation": "a vote on signs depends on where zero is",
         "scale": "the entries are -1, 0 or 1 at any scale",
         "unanimity": "of equal vectors it returns the signs, not the vector",
+        "divergence": "NaN does not vote, and infinity has a sign",
     }
 
     def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:

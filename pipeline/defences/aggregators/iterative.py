@@ -55,6 +55,7 @@ class GeometricMedian(HalfTolerant):
     tolerance: float = Field(1e-4, gt=0, lt=1, description="relative movement at which a replica stops")
     formula: ClassVar[str] = "argmin_z sum_i |x_i - z|"
     reference: ClassVar[str] = "Pillutla et al. 2022, arXiv:1912.13445"
+    stops_within: ClassVar[float] = 1e-2
 
     def kappa(self, n: int, f: int) -> float | None:
         """4 (1 + r)^2."""
@@ -154,6 +155,7 @@ class CenteredClipping(HalfTolerant):
     exceptions: ClassVar[dict[str, str]] = {
         "translation": "the start is zero before the first step, wherever the vectors are",
         "scale": "tau is an absolute length",
+        "divergence": "a vector that is not finite adds nothing",
     }
 
     def init_state(self, like: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class SMEA(HalfTolerant):
     max_subsets: int = Field(20_000, ge=1, description="most subsets C(n, f) that are looked at")
     formula: ClassVar[str] = "mean of the n - f vectors whose covariance has the least top eigenvalue"
     reference: ClassVar[str] = "Allouah et al., ICML 2023, arXiv:2302.04787"
-    condition: ClassVar[str] = "n > 2f and C(n, f) <= max_subsets (20000 unless set)"
+    condition: ClassVar[str] = "n > 2f and C(n, f) <= max_subsets"
 
     def tolerates(self, n: int, f: int) -> bool:
         """N > 2f and C(n, f) <= max_subsets."""
