@@ -188,10 +188,10 @@ def check_kappa(rule, n, f):
     assert found <= rule.kappa(n, f) * (1 + 1e-6)
 
 
-def slow_aggregate(rule, vectors, f):
+def slow_aggregate(rule, vectors, f, stream=None):
     """What the slow twin of the rule says for ``vectors [n, d]``, float64."""
     fields = rule.model_dump(exclude={"name"}, exclude_unset=True)
-    draw = {"draw": draw_from(streams(0, 1))} if rule.random else {}
+    draw = {"draw": draw_from(stream or streams(0, 1))} if rule.random else {}
     slow = oracles.twin("aggregators", rule.name)(vectors.tolist(), f, **fields, **draw)
     return torch.tensor(slow, dtype=torch.float64)
 
