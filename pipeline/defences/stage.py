@@ -28,7 +28,7 @@ class DefenceStage(Component):
         """Return whether the map is defined for n vectors of which f are arbitrary."""
 
     def unmet(self, n: int, f: int) -> str | None:
-        """Return which condition n vectors, f of them arbitrary, do not meet; None where they do."""
+        """Return the condition that n vectors, f of them arbitrary, do not meet; None if they meet it."""
         if self.tolerates(n, f):
             return None
         given = {name: value for name, value in self if value is not None and re.search(rf"\b{name}\b", self.condition)}

@@ -30,7 +30,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Target:
-    """One defence against a number of Byzantine workers: what an own search is made for."""
+    """One defence against a number of Byzantine workers, for which a search of its own is made."""
 
     defence: str
     byzantine: int

@@ -84,7 +84,7 @@ class HalfTolerant(Aggregator):
     condition: ClassVar[str] = "n > 2f"
 
     def tolerates(self, n: int, f: int) -> bool:
-        """N > 2f."""
+        """Return whether n > 2f."""
         return 0 <= 2 * f < n
 
 

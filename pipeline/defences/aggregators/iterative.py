@@ -58,7 +58,7 @@ class GeometricMedian(HalfTolerant):
     stops_within: ClassVar[float] = 1e-2
 
     def kappa(self, n: int, f: int) -> float | None:
-        """4 (1 + r)^2."""
+        """Return 4 (1 + r)^2."""
         return 4 * (1 + ratio(n, f)) ** 2
 
     def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
@@ -129,8 +129,8 @@ class CenteredClipping(HalfTolerant):
 
     v <- v + (1/n) sum_i (x_i - v) min(1, tau / |x_i - v|), ``iterations`` times; F(x) = v
 
-    v starts at the previous aggregate, which is the state, zero before the first step. A vector that is not finite is
-    infinitely far in no direction and adds nothing.
+    v starts at the previous aggregate, which is the state, zero before the first step. A vector that is not finite has
+    no direction and adds nothing.
 
     Needs n > 2f. The convergence proof asks for f/n below about 0.1 and a tau that follows the honest variance; with a
     fixed tau there is no kappa: every Byzantine vector moves v by up to tau / n a round, and equal vectors farther than
@@ -139,8 +139,7 @@ class CenteredClipping(HalfTolerant):
     Differs from: codebases that start at zero each time. tau is for the damped momentum m <- beta m + (1 - beta) g;
     with the undamped m <- beta m + g the vectors, and with them tau, are larger by 1 / (1 - beta).
 
-    Reference: Karimireddy, He, Jaggi, ICML 2021, arXiv:2012.10333; stated from the catalogue, not checked against the
-    paper's text.
+    Reference: Karimireddy, He, Jaggi, ICML 2021, arXiv:2012.10333; not checked against the paper's text.
 
     Example:
         >>> CenteredClipping(tau=1.0).aggregate(torch.tensor([[0.5], [1.0], [1e9]]), f=1).vector
