@@ -19,7 +19,6 @@ from pipeline.core.errors import UserError
 from pipeline.core.rng import Stream
 from pipeline.data.dataset import Dataset, load, write
 from pipeline.data.memory import from_arrays as from_arrays
-from pipeline.data.memory import from_arrays
 from pipeline.data.partitions import PARTITIONS, Partition
 from pipeline.data.prepare import Data, prepare
 from pipeline.defences.defence import Defence

@@ -61,8 +61,8 @@ def slow_gradient(network, params, images, labels):
 
 def slow_aggregate(defence, sent, f):
     for stage in defence.before:
-        sent = oracles.PREAGGREGATION[stage.name](sent, f)
-    return oracles.AGGREGATION[defence.rule.name](sent, f)
+        sent = oracles.twin("preaggregators", stage.name)(sent, f)
+    return oracles.twin("aggregators", defence.rule.name)(sent, f)
 
 
 def slow_run(cell, dataset):
@@ -79,7 +79,7 @@ def slow_run(cell, dataset):
             samples = [held[worker][position] for position in drawn[t][worker]]
             labels = dataset.train.labels[samples].tolist()
             if worker >= threat.honest and isinstance(attack, DataAttack):
-                labels = oracles.DATA_ATTACK[attack.name](labels, dataset.classes)
+                labels = oracles.twin("attacks", attack.name)(labels, dataset.classes)
             gradient, loss = slow_gradient(network, params, dataset.train.inputs[samples], labels)
             beta = training.momentum
             momenta[worker] = [beta * m + (1 - beta) * g for m, g in zip(momenta[worker], gradient, strict=True)]
@@ -87,7 +87,7 @@ def slow_run(cell, dataset):
         sent = list(momenta)
         if not isinstance(attack, DataAttack):
             honest = momenta[: threat.honest]
-            sent = honest + oracles.VECTOR_ATTACK[attack.name](honest, cell.strength, threat.byzantine)
+            sent = honest + oracles.twin("attacks", attack.name)(honest, cell.strength, threat.byzantine)
         direction = slow_aggregate(cell.defence, sent, threat.tolerated)
         rate, decay = training.learning_rate * slow_factor(training.schedule, t), training.weight_decay
         params = [p - rate * (g + decay * p) for p, g in zip(params, direction, strict=True)]
@@ -97,7 +97,7 @@ def slow_run(cell, dataset):
 
 
 def slow_factor(schedule, t):
-    return 1.0 if schedule.name == "constant" else schedule.factor ** sum(t >= step for step in schedule.at)
+    return oracles.twin("schedules", schedule.name)(t, **schedule.model_dump(exclude={"name"}))
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

@@ -135,7 +135,7 @@ class Cell(Schema):
 
     @property
     def shared(self) -> str:
-        """What must be equal in one batch: all but defence, partition, seed, learning rate and the VARYING of attacks."""
+        """What must be equal in a batch: all but defence, partition, seed, learning rate and the VARYING of attacks."""
         content = self.content()
         content["training"].pop("learning_rate")
         for varying in VARYING:
