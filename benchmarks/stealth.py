@@ -28,7 +28,7 @@ from benchmarks.samplers import (
     strengths,
 )
 from pipeline.attacks import Choice, Space
-from pipeline.attacks.space import Value
+from pipeline.core.space import Value
 from pipeline.core.files import file_hash, write_json
 from pipeline.core.paths import DATASET
 from pipeline.runs.edit import overlaid

@@ -6,7 +6,7 @@ from support import CPU, assert_identical, blobs, cell, parameters, raw_paramete
 
 from pipeline.attacks import ATTACKS, Choice, Range, TunableAttack, VectorAttack
 from pipeline.attacks.base import scheduled
-from pipeline.attacks.space import values_of
+from pipeline.core.space import values_of
 from pipeline.core.errors import UserError
 from pipeline.runs.params import validate
 from pipeline.search.study import Study

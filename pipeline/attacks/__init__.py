@@ -1,7 +1,7 @@
 """Attacks. Every module of this package registers its own by being imported."""
 
 from pipeline.attacks.base import Attack, AttackContext, Crafted, DataAttack, TunableAttack, VectorAttack
-from pipeline.attacks.space import Choice, Range, Space
+from pipeline.core.space import Choice, Range, Space
 from pipeline.core.component import Registry
 
 ATTACKS: Registry[Attack] = Registry("attack")

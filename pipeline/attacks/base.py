@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.attacks.space import Choice, Range, Space, Value, narrowed
+from pipeline.core.space import Choice, Range, Space, Value, narrowed
 from pipeline.core.component import Component
 from pipeline.core.errors import UserError
 from pipeline.core.order import mean_over_workers

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.attacks import ATTACKS, Attack
-from pipeline.attacks.space import Value
+from pipeline.core.space import Value
 from pipeline.core.component import Schema, allowed, parse
 from pipeline.core.errors import UserError
 from pipeline.data.partitions import PARTITIONS, Partition
@@ -25,6 +25,17 @@ Names = Annotated[tuple[Name, ...], Field(strict=False, min_length=1)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
 
 
+class DefenceEntry(Defence):
+    """A defence, and the learning rate of training behind it."""
+
+    learning_rate: float | None = Field(None, gt=0, description="null: the tuned one, else training.learning_rate")
+
+    @property
+    def defence(self) -> Defence:
+        """The defence alone."""
+        return Defence(before=self.before, rule=self.rule)
+
+
 class Grid(Schema):
     """Which combinations are trained: every attack x defence x partition x seed."""
 
@@ -32,6 +43,13 @@ class Grid(Schema):
     defences: Names
     partitions: Names
     seeds: Seeds
+    max_seeds: int = Field(ge=1, description="to which seeds are added until analysis.half_width is reached")
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """``seeds``, and after them those that may be added: the next numbers."""
+        following = range(max(self.seeds) + 1, max(self.seeds) + 1 + self.max_seeds - len(self.seeds))
+        return (*self.seeds, *following)
 
 
 Sampler = Literal["gp", "tpe", "cmaes", "qmc", "random", "nsgaii"]
@@ -45,6 +63,21 @@ class StudyEntry(Schema):
     attacks: Names
     space: dict[Name, dict[Name, Values]] = Field({}, description="attack -> parameter -> two bounds, or choices")
     sampler: Sampler | None = Field(None, description="null: search.sampler")
+
+
+class Tuning(Schema):
+    """How the defender chooses a learning rate, and its rule's own parameters, for every defence."""
+
+    defences: Annotated[tuple[Name, ...], Field(strict=False)] = Field(description="which are tuned; none: []")
+    attacks: Names
+    objective: Literal["worst", "clean"] = Field(description="accuracy under the worst of the attacks, or under none")
+    learning_rate: Annotated[tuple[float, float], Field(strict=False)] = Field(description="bounds of the search")
+    partition: Name
+    trials: int = Field(ge=1, description="tried for each defence; the first is training.learning_rate")
+    batch: int = Field(ge=1, description="trials asked for at once; part of the result's identity")
+    sampler: Literal["gp", "tpe", "cmaes", "qmc", "random"]
+    sampler_seed: int = Field(ge=0)
+    seeds: Seeds
 
 
 class Search(Schema):
@@ -68,6 +101,8 @@ class Analysis(Schema):
     """How results are summarised."""
 
     confidence: float = Field(gt=0, lt=1, description="of the Student-t intervals over seeds")
+    half_width: float = Field(gt=0, description="of these intervals of test accuracy, at which no seeds are added")
+    collapse: float = Field(gt=0, lt=1, description="test accuracy below which a run counts as collapsed")
     published: str | None = Field(description="CSV file of published accuracies to set beside ours; null: none")
 
 
@@ -101,9 +136,10 @@ class Params(Schema):
     partitions: dict[Name, Annotated[Partition, PARTITIONS]]
     threat: Threat
     training: Training
-    defences: dict[Name, Defence]
+    defences: dict[Name, DefenceEntry]
     attacks: dict[Name, Annotated[Attack, ATTACKS]]
     grid: Grid
+    tuning: Tuning
     studies: dict[Name, StudyEntry]
     search: Search
     analysis: Analysis
@@ -177,6 +213,9 @@ def _no_repeats(sections: Sections) -> Iterator[str]:
         ("grid", "defences"),
         ("grid", "partitions"),
         ("grid", "seeds"),
+        ("tuning", "defences"),
+        ("tuning", "attacks"),
+        ("tuning", "seeds"),
         ("search", "studies"),
         ("search", "defences"),
         ("search", "seeds"),
@@ -241,10 +280,29 @@ def unfit(shape: Shape, classes: int, sections: Sections) -> Iterator[str]:
         yield str(error)
 
 
-def _fresh_confirmation(sections: Sections) -> Iterator[str]:
-    both = set(sections["search"].seeds) & set(sections["search"].confirmation_seeds)
-    if both:
-        yield f"search.confirmation_seeds: {sorted(both)} were used by the search too; confirm on fresh seeds"
+def _fresh_seeds(sections: Sections) -> Iterator[str]:
+    grid, tuning, search = sections["grid"], sections["tuning"], sections["search"]
+    for seeds, chosen in (("grid.seeds", grid.all_seeds), ("search.confirmation_seeds", search.confirmation_seeds)):
+        for path, used in (("tuning.seeds", tuning.seeds), ("search.seeds", search.seeds)):
+            if both := sorted(set(chosen) & set(used)):
+                yield f"{seeds}: {both} also stand in {path}; what was chosen there is judged on fresh seeds"
+
+
+def _enough_seeds(sections: Sections) -> Iterator[str]:
+    grid = sections["grid"]
+    if grid.max_seeds < len(grid.seeds):
+        yield f"grid.max_seeds = {grid.max_seeds}: less than the {len(grid.seeds)} of grid.seeds"
+
+
+def _tuning_fits(sections: Sections) -> Iterator[str]:
+    tuning, common = sections["tuning"], sections["training"].learning_rate
+    low, high = tuning.learning_rate
+    if not 0 < low < high:
+        yield f"tuning.learning_rate = {[low, high]}: should be two bounds, 0 < low < high"
+    elif tuning.defences and not low <= common <= high:
+        yield f"tuning.learning_rate = {[low, high]}: should hold training.learning_rate = {common}, which is tried first"
+    if tuning.objective == "clean" and "none" not in tuning.attacks:
+        yield "tuning.attacks: should hold 'none' for the objective 'clean'"
 
 
 CHECKS: list[tuple[tuple[str, ...], Check]] = [
@@ -253,12 +311,17 @@ CHECKS: list[tuple[tuple[str, ...], Check]] = [
     _names_exist("grid", "partitions", "partitions"),
     _names_exist("search", "defences", "defences"),
     _names_exist("search", "partition", "partitions"),
-    (("grid", "search"), _no_repeats),
+    (("grid", "tuning", "search"), _no_repeats),
+    _names_exist("tuning", "defences", "defences"),
+    _names_exist("tuning", "attacks", "attacks"),
+    _names_exist("tuning", "partition", "partitions"),
+    (("tuning", "grid", "search"), _fresh_seeds),
+    (("tuning", "training", "defences"), _tuning_fits),
+    (("grid",), _enough_seeds),
     (("grid", "attacks"), _clean_reference),
     (("threat", "defences", "grid", "search"), _defences_fit),
     (("threat", "attacks", "grid"), _strengths_resolve),
     (("threat", "attacks", "grid"), _attacks_fit),
-    (("search",), _fresh_confirmation),
     (("data",), _data_fit),
     *SEARCH_CHECKS,
 ]

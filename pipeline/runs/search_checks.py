@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipeline.attacks import Space, TunableAttack, VectorAttack
-from pipeline.attacks.space import holds, values_of
+from pipeline.core.space import holds, values_of
 from pipeline.core.component import allowed
 from pipeline.core.errors import UserError
 from pipeline.simulator.cell import Threat

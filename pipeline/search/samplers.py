@@ -8,7 +8,7 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from pipeline.attacks import Choice, Range, Space
-from pipeline.attacks.space import Value
+from pipeline.core.space import Value
 from pipeline.search.study import Proposal, rounded
 
 Direction = Literal["maximize", "minimize"]

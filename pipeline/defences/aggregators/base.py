@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor
 
 from pipeline.core.rng import Stream
+from pipeline.core.space import Space
 from pipeline.core.vectors import mix
 from pipeline.defences.stage import DefenceStage
 
@@ -32,10 +33,11 @@ class Aggregator(DefenceStage):
 
     A rule keeps dtype and device, leaves its input unchanged and returns no view of it. It is invariant to the order of
     the workers, and up to f rows of NaN or infinity give a finite result. ``stops_within`` is how far from its exact
-    result an iterative rule may stop, relative to the spread of the vectors.
+    result an iterative rule may stop, relative to the spread of the vectors. ``space`` is what a defender tunes.
     """
 
     stops_within: ClassVar[float] = 0.0
+    space: ClassVar[Space] = {}
 
     def kappa(self, n: int, f: int) -> float | None:
         """Return the proven robustness coefficient, or None where none is known.

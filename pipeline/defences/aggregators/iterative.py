@@ -9,6 +9,7 @@ from torch import Tensor
 from pipeline.core.kernels.elementary import root
 from pipeline.core.kernels.weiszfeld import median_weights
 from pipeline.core.rng import Stream
+from pipeline.core.space import Range, Space
 from pipeline.core.vectors import gram_around_median, mix, squared_distances_to, sum_over_columns
 from pipeline.defences.aggregators import AGGREGATORS, Aggregated
 from pipeline.defences.aggregators.base import HalfTolerant, ratio, weighted_mean
@@ -86,6 +87,7 @@ class CenteredClipping(HalfTolerant):
     name: Literal["centered_clipping"] = "centered_clipping"
     tau: float = Field(10.0, gt=0, description="clipping radius")
     iterations: int = Field(1, ge=1, description="L, clipping rounds at each step")
+    space: ClassVar[Space] = {"tau": Range(0.1, 100.0, log=True)}
     formula: ClassVar[str] = "v <- v + (1/n) sum_i (x_i - v) min(1, tau / |x_i - v|), v from the previous aggregate"
     reference: ClassVar[str] = "Karimireddy, He, Jaggi, ICML 2021, arXiv:2012.10333"
     exceptions: ClassVar[dict[str, str]] = {

@@ -1,4 +1,4 @@
-"""What a search varies in an attack: a range or a choice for each parameter."""
+"""What a search varies in a component: a range or a choice for each parameter."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
