@@ -31,6 +31,8 @@ from pipeline.runs.store import Record, read_row
 from pipeline.simulator.cell import Cell
 from pipeline.simulator.loop import Result
 
+__all__ = ["aggregate", "attack", "from_arrays", "load_results", "simulate"]
+
 Spec = str | Mapping[str, Any] | Schema
 Specs = Spec | Sequence[Spec] | Mapping[str, Spec]
 Vectors = TypeVar("Vectors", Tensor, np.ndarray)

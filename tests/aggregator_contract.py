@@ -3,19 +3,18 @@
 import math
 
 import oracles
+import pytest
 import torch
-from oracles import unequal_vectors
+from inputs import draw_from, examples, unequal_vectors
+from robustness import hardest_kappa
 
 from pipeline.core.rng import Stream
 from pipeline.defences.aggregators import AGGREGATORS
 
-RULES = {name: AGGREGATORS[name]() for name in AGGREGATORS.names}
+RULES = examples(AGGREGATORS)
 SIZES = [(7, 0), (7, 1), (7, 2), (7, 3), (8, 1), (8, 2), (8, 3), (9, 2), (9, 4), (30, 4), (30, 14)]
 HOSTILE = {"1e20": 1e20, "-1e20": -1e20, "inf": math.inf, "-inf": -math.inf, "nan": math.nan}
-# Relative to the spread of the input: an iterative rule stops before it arrives.
-EXACT = {"geometric_median": 1e-2}
-# Of float32 input: the direction of largest variance turns fast where two variances are close.
-ROUNDING = {"caf": 1e-4}
+# Examples of other parameters, on which the whole contract runs as well.
 VARIANTS = {
     "krum_one_neighbour_more": AGGREGATORS["krum"](neighbours="n-f-1"),
     "krum_plain_distance": AGGREGATORS["krum"](power=1),
@@ -63,6 +62,17 @@ def check_shapes(rule, n, f):
         vector, _, weights = rule.aggregate(unequal_vectors(*batch, n, 5), f, stream=stream)
         assert vector.shape == (*batch, 5)
         assert weights is None or weights.shape == (*batch, n)
+
+
+@check
+def check_weights(rule, n, f):
+    """The weights of a rule that gives them reproduce the aggregate."""
+    vectors = unequal_vectors(4, n, 5)
+    vector, _, weights = rule.aggregate(vectors, f, stream=streams(0, 4))
+    if weights is not None:
+        assert_close((weights[..., None] * vectors).sum(dim=-2), vector, 1e-5 * spread(vectors))
+        assert_close(weights.sum(dim=-1), torch.ones(4, dtype=torch.float64), 1e-12)
+        assert bool((weights >= 0).all())
 
 
 @check
@@ -150,6 +160,13 @@ def check_breakdown(rule, n, f):
 
 
 @check
+def check_divergence(rule, n, f):
+    """Where no vector holds a number, neither does the aggregate: that training has diverged is seen."""
+    for value in (math.nan, math.inf):
+        assert not aggregate(rule, torch.full((n, 5), value), f).isfinite().any()
+
+
+@check
 def check_purity(rule, n, f):
     for dtype in (torch.float32, torch.float64):
         vectors = unequal_vectors(2, n, 5, dtype=dtype)
@@ -166,32 +183,37 @@ def check_purity(rule, n, f):
 
 @check
 def check_kappa(rule, n, f):
-    found = oracles.hardest_kappa(
-        lambda vectors: aggregate(rule, vectors, f), n, f, 1e-5 if rule.name in EXACT else 1e-12
-    )
+    rounding = 1e-5 if rule.stops_within else 1e-12
+    found = hardest_kappa(lambda vectors: aggregate(rule, vectors, f), n, f, rounding)
     assert found <= rule.kappa(n, f) * (1 + 1e-6)
 
 
-def oracle(rule, vectors, f):
+def slow_aggregate(rule, vectors, f, stream=None):
+    """What the slow twin of the rule says for ``vectors [n, d]``, float64."""
     fields = rule.model_dump(exclude={"name"}, exclude_unset=True)
-    if rule.random:
-        d = vectors.shape[-1]
-        fields["samples"] = [rule.sample(streams(0, 1), number, d)[0].tolist() for number in range(rule.niters)]
-    return oracles.AGGREGATION[rule.name](vectors.tolist(), f, **fields)
+    draw = {"draw": draw_from(stream or streams(0, 1))} if rule.random else {}
+    slow = oracles.twin("aggregators", rule.name)(vectors.tolist(), f, **fields, **draw)
+    return torch.tensor(slow, dtype=torch.float64)
+
+
+def assert_is_its_twin(rule, vectors, f):
+    expected, exact = slow_aggregate(rule, vectors, f), (rule.stops_within or 1e-12) * spread(vectors)
+    rounding = getattr(oracles.twin("aggregators", rule.name), "float32_error", 1e-5)
+    assert_close(aggregate(rule, vectors, f), expected, exact)
+    assert_close(aggregate(rule, vectors.float(), f).double(), expected, exact + rounding)
 
 
 @check
 def check_oracle(rule, n, f):
-    # Their minimiser need not be unique on a line.
-    several_on_a_line = rule in (RULES["geometric_median"], VARIANTS["krum_plain_distance"])
-    for d in (2, 5) if several_on_a_line else (1, 2, 5):
-        for seed in range(4):
-            vectors = unequal_vectors(n, d, seed=seed)
-            expected = torch.tensor(oracle(rule, vectors, f), dtype=torch.float64)
-            tolerance = EXACT.get(rule.name, 1e-12) * spread(vectors)
-            rounding = ROUNDING.get(rule.name, 1e-5)
-            assert_close(aggregate(rule, vectors, f), expected, tolerance)
-            assert_close(aggregate(rule, vectors.float(), f).double(), expected, tolerance + rounding)
+    unanswered = []
+    for d in (1, 2, 5):
+        try:
+            for seed in range(4):
+                assert_is_its_twin(rule, unequal_vectors(n, d, seed=seed), f)
+        except oracles.NoAnswer as reason:
+            unanswered.append(reason)
+    if len(unanswered) == 3:
+        pytest.skip(str(unanswered[-1]))
 
 
 def applies(rule, name, n, f):
@@ -199,6 +221,5 @@ def applies(rule, name, n, f):
     if not rule.tolerates(n, f):
         return False
     bounded = rule.kappa(n, f) is not None
-    enumerable = n < 10 or rule.name != "mda"  # brute force; smea refuses more subsets by itself
-    say = {"breakdown": f > 0, "fault_free": f == 0 and bounded, "kappa": n < 10 and bounded, "oracle": enumerable}
+    say = {"breakdown": f > 0, "fault_free": f == 0 and bounded, "kappa": n < 10 and bounded}
     return say.get(name, True)

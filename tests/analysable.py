@@ -11,7 +11,7 @@ from support import blobs
 from pipeline.core.files import file_hash, write_json, write_text
 from pipeline.data.dataset import write
 from pipeline.report import report
-from pipeline.report.report_text import Sections
+from pipeline.report.pictures import draw_labels
 from pipeline.report.search_results import COLUMNS
 from pipeline.runs import store
 from pipeline.runs.plan import grid_row
@@ -93,10 +93,15 @@ def write_study(root, params, name):
         ],
         "transfer": [
             row
-            for source in defences
-            for target in defences
+            for found_for in defences
+            for applied_to in defences
             for row in rows(
-                fresh, 7.0, 0.3 if source == target else 0.2, from_defence=source, to_defence=target, trial=2
+                fresh,
+                7.0,
+                0.3 if found_for == applied_to else 0.2,
+                from_defence=found_for,
+                to_defence=applied_to,
+                trial=2,
             )
         ],
     }
@@ -114,9 +119,9 @@ def results(root, params) -> Path:
     return root
 
 
-def undrawn(params, data, findings, folder) -> Sections:
+def undrawn(params, data, findings):
     """Take the place of ``report.draw`` where only text and tables matter: drawing all takes seconds."""
-    return Sections(report.draw_labels(params, data), [], [])
+    return {"labels": draw_labels(params, data)}
 
 
 def outputs(root) -> dict[str, bytes]:

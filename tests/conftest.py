@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+pytest.register_assert_rewrite("aggregator_contract", "conditions", "inputs", "support")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _in_process():

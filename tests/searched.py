@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.report.search_results import StudyResult
-from pipeline.report.search_tables import non_dominated
+from pipeline.search.pareto import non_dominated
 
 DEFENCES = ("mean", "median", "trimmed_mean", "krum", "geometric_median", "nnm_trimmed_mean")
 PEAKS = dict(zip(DEFENCES, (3.2, 30.0, 2.7, 0.05, 0.08, 1.1), strict=True))
@@ -94,10 +94,10 @@ def _confirmation(mode, trials, defence, byzantine):
 def _transfer(confirmation):
     found = confirmation[confirmation["candidate"] == "found"].drop_duplicates("defence")
     rows = []
-    for source in found.to_dict("records"):
+    for of in found.to_dict("records"):
         for target in found["defence"]:
-            moved = measured(target, 5, source["attack"], json.loads(source["parameters"]), FRESH_SEEDS)
-            rows += [{**row, "from_defence": source["defence"], "to_defence": target} for row in moved]
+            moved = measured(target, 5, of["attack"], json.loads(of["parameters"]), FRESH_SEEDS)
+            rows += [{**row, "from_defence": of["defence"], "to_defence": target} for row in moved]
     return pd.DataFrame(rows).drop(columns="defence")
 
 

@@ -1,23 +1,24 @@
 """Every registered rule against every check of the contract."""
 
+from contextlib import suppress
+
+import conditions
 import oracles
 import pytest
 import torch
 from aggregator_contract import (
     CHECKS,
-    EXACT,
-    ROUNDING,
     RULES,
     SIZES,
     VARIANTS,
     aggregate,
     applies,
     assert_close,
-    oracle,
-    spread,
+    assert_is_its_twin,
     streams,
 )
-from oracles import unequal_vectors
+from inputs import unequal_vectors
+from robustness import hardest_kappa
 
 from pipeline.core.errors import UserError
 from pipeline.defences.aggregators import AGGREGATORS
@@ -38,17 +39,14 @@ def test_contract(rule, function, n, f):
     function(rule, n, f)
 
 
-ENUMERATED = {"mda": 1, "smea": 1}  # the f at which the slow twins, which look at all subsets, come to an end
-
-
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_a_hundred_workers(rule):
-    f = ENUMERATED.get(rule.name, 24)
-    vectors = unequal_vectors(100, 5)
-    expected = torch.tensor(oracle(rule, vectors, f), dtype=torch.float64)
-    exact = EXACT.get(rule.name, 1e-12) * spread(vectors)
-    assert_close(aggregate(rule, vectors, f), expected, exact)
-    assert_close(aggregate(rule, vectors.float(), f).double(), expected, exact + ROUNDING.get(rule.name, 1e-5))
+    """Of which a quarter is tolerated, or one where the slow twin looks at all subsets."""
+    for f in (24, 1):
+        with suppress(oracles.NoAnswer):
+            if rule.tolerates(100, f):
+                return assert_is_its_twin(rule, unequal_vectors(100, 5), f)
+    return pytest.skip(f"{rule.name} tolerates no such f, or its twin has no answer")
 
 
 def test_the_least_diameter_of_a_hundred_workers_leaves_out_what_was_planted():
@@ -58,32 +56,49 @@ def test_the_least_diameter_of_a_hundred_workers_leaves_out_what_was_planted():
     assert_close(aggregate(RULES["mda"], vectors, 25), vectors[honest].mean(dim=0), 1e-5)
 
 
-def test_every_rule_has_an_oracle_and_every_oracle_a_rule():
-    assert sorted(oracles.AGGREGATION) == AGGREGATORS.names
-
-
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_metadata(rule):
     assert rule.formula
     assert rule.reference
     assert rule.condition
     assert set(rule.exceptions) <= set(CHECKS), "an exception from a check that does not exist"
-    assert AGGREGATORS.parse({"name": rule.name}, "rule") == rule
+    assert AGGREGATORS.parse(rule.content(), "rule") == rule
 
 
-@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_tolerates_is_the_condition_of_the_catalogue(rule):
-    for n in range(1, 16):
-        for f in range(-1, n + 2):
-            assert rule.tolerates(n, f) is oracles.CONDITION[rule.name](n, f), (n, f)
+STATED = {**RULES, **VARIANTS, "smea_of_few_subsets": AGGREGATORS["smea"](max_subsets=50)}
+
+
+@pytest.mark.parametrize("rule", STATED.values(), ids=STATED)
+def test_tolerates_is_the_condition(rule):
+    conditions.check(rule)
+
+
+class Deserter(type(RULES["median"])):
+    condition = "n > 3f"
+
+
+class Wordy(type(RULES["median"])):
+    condition = "a majority of honest workers"
+
+
+def test_a_condition_that_is_not_what_is_tolerated_is_found():
+    with pytest.raises(AssertionError, match=r"median: n > 3f, but tolerates\(3, 1\) is True"):
+        conditions.check(Deserter())
+    with pytest.raises(AssertionError, match="should be comparisons of n, f and parameters joined by 'and'"):
+        conditions.check(Wordy())
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_an_f_that_is_not_tolerated_is_refused_by_the_call(rule):
     for n, f in [(17, -1), (17, 17), (7, 9), *((17, f) for f in range(17))]:
         if not rule.tolerates(n, f):
-            with pytest.raises(UserError, match=f"^{rule.name} needs .*, got n = {n}, f = {f}$"):
+            with pytest.raises(UserError, match=f"^{rule.name} needs .*, got n = {n}, f = {f}(, |$)"):
                 rule.aggregate(torch.zeros(1, n, 3), f, stream=streams(0, 1))
+
+
+def test_a_parameter_in_the_condition_is_told():
+    told = AGGREGATORS["monna"](pivot=7).unmet(7, 1)
+    assert told == "monna needs n > 2f and pivot < n, got n = 7, f = 1, pivot = 7"
 
 
 KAPPA = {
@@ -93,8 +108,6 @@ KAPPA = {
     "geometric_median": lambda r: 4 * (1 + r) ** 2,
     "smea": lambda r: 4 * r,
 }
-UNBOUNDED = ["meamed", "phocas", "sign_majority", "multi_krum", "bulyan", "monna", "cge", "caf", "dnc"]
-UNBOUNDED += ["centered_clipping"]
 
 
 @pytest.mark.parametrize(("n", "f"), [(7, 0), (7, 2), (9, 3), (17, 5)])
@@ -105,16 +118,14 @@ def test_kappa_is_the_published_one(n, f):
     assert RULES["mda"].kappa(n, f) == pytest.approx(8 * f**2 / (n - f))
     assert VARIANTS["krum_one_neighbour_more"].kappa(n, f) == RULES["krum"].kappa(n, f)
     assert VARIANTS["krum_plain_distance"].kappa(n, f) is VARIANTS["krum_fourth_power"].kappa(n, f) is None
-    assert {name: RULES[name].kappa(n, f) for name in UNBOUNDED} == dict.fromkeys(UNBOUNDED)
-    assert sorted([*KAPPA, *UNBOUNDED, "mean", "mda"]) == AGGREGATORS.names
 
 
-@pytest.mark.parametrize("name", [name for name in RULES if name != "mean"])
+@pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize(("n", "f"), [(7, 1), (8, 2), (9, 3)])
 def test_enumeration_refutes_a_kappa_below_the_lower_bound(name, n, f):
     if not RULES[name].tolerates(n, f):
         pytest.skip(f"{name} needs {RULES[name].condition}")
-    found = oracles.hardest_kappa(lambda vectors: aggregate(RULES[name], vectors, f), n, f)
+    found = hardest_kappa(lambda vectors: aggregate(RULES[name], vectors, f), n, f)
     assert found >= 0.999 * f / (n - 2 * f)
 
 

@@ -8,7 +8,7 @@ from aggregator_contract import CHECKS, SIZES, applies
 
 from pipeline.core.order import mean_around_median
 from pipeline.core.vectors import lowest, norms, squared_distances
-from pipeline.defences.aggregators import AGGREGATORS, Aggregated
+from pipeline.defences.aggregators import Aggregated
 from pipeline.defences.aggregators.base import mean_of
 from pipeline.defences.aggregators.coordinatewise import Meamed, Median, Phocas, SignMajority, TrimmedMean
 from pipeline.defences.aggregators.distance import Bulyan, Krum, MultiKrum, krum_scores
@@ -142,6 +142,8 @@ def caught(mutant, label):
                 CHECKS[label](mutant, n, f)
             except (AssertionError, RuntimeError):
                 return True
+            except pytest.skip.Exception:
+                continue
     return False
 
 
@@ -169,7 +171,3 @@ DEFECTS = [
 @pytest.mark.parametrize(("mutant", "checks"), DEFECTS, ids=[type(mutant).__name__ for mutant, _ in DEFECTS])
 def test_the_contract_catches_a_known_defect(mutant, checks):
     assert [label for label in checks if not caught(mutant, label)] == []
-
-
-def test_every_rule_but_the_mean_has_a_known_defect():
-    assert {mutant.name for mutant, _ in DEFECTS} == set(AGGREGATORS.names) - {"mean"}

@@ -5,14 +5,14 @@ import math
 import oracles
 import pytest
 import torch
-from oracles import unequal_vectors
+from inputs import draw_from, examples, unequal_vectors
 
 from pipeline.attacks import ATTACKS, AttackContext, Crafted, DataAttack, TunableAttack, VectorAttack
 from pipeline.core.errors import UserError
 from pipeline.core.rng import Stream
 
-DEFAULTS = {name: ATTACKS[name]() for name in ATTACKS.names}
-FIELDS = {
+DEFAULTS = examples(ATTACKS)
+FIELDS = {  # examples of other parameters, on which every check runs as well
     "sign_flip own": {"own": True},
     "alie plus": {"sign": 1},
     "alie n": {"z_formula": "n"},
@@ -33,7 +33,6 @@ DATA = {label: attack for label, attack in ALL.items() if isinstance(attack, Dat
 EVERY_VECTOR_ATTACK = pytest.mark.parametrize("attack", VECTOR.values(), ids=VECTOR)
 EVERY_TUNABLE_ATTACK = pytest.mark.parametrize("attack", TUNABLE.values(), ids=TUNABLE)
 EVERY_DATA_ATTACK = pytest.mark.parametrize("attack", DATA.values(), ids=DATA)
-NOT_FINITE = {"nan", "inf"}
 
 
 def mean_defence(vectors):
@@ -87,33 +86,22 @@ def craft(attack, honest, byzantine, strength=1.0, **changes):
 
 def expected_vectors(attack, honest, byzantine, strength, **given):
     """What the slow twin of the attack sends for ``honest [1, h, d]``, with the draws of the attack's own stream."""
-    context, d = context_of(honest, byzantine), honest.shape[-1]
-    streams = [context.stream.fork(worker) for worker in range(byzantine)]
-    of_worker = {
-        "fang": lambda: [stream.uniform(d)[0].tolist() for stream in streams],
-        "gaussian": lambda: [stream.normal(d)[0].tolist() for stream in streams],
-        "mimic": lambda: [context.stream.normal(d)[0].tolist()],
-    }
     seen = {
-        "draws": of_worker.get(attack.name, list)(),
-        "previous": [0.0] * d,
+        "draw": draw_from(context_of(honest, byzantine).stream),
+        "previous": [0.0] * honest.shape[-1],
         "tolerated": byzantine,
-        "defence": lambda vectors: oracles.mean(vectors, 0),
+        "defence": lambda vectors: oracles.twin("aggregators", "mean")(vectors, 0),
         **attack.content(),
         **given,
     }
-    for name in ("name", "strength", "z_formula"):
-        seen.pop(name, None)
-    return torch.tensor(
-        oracles.VECTOR_ATTACK[attack.name](honest[0].tolist(), strength, byzantine, **seen), dtype=torch.float64
-    )[None]
+    fields = {name: value for name, value in seen.items() if name not in ("name", "strength")}
+    sent = oracles.twin("attacks", attack.name)(honest[0].tolist(), strength, byzantine, **fields)
+    return torch.tensor(sent, dtype=torch.float64)[None]
 
 
-def test_every_attack_has_an_oracle_and_every_oracle_an_attack():
-    assert sorted([*oracles.VECTOR_ATTACK, *oracles.DATA_ATTACK]) == ATTACKS.names
-    assert sorted(oracles.VECTOR_ATTACK) == sorted(set(VECTOR) & set(DEFAULTS))
-    assert sorted(oracles.DEFAULT_STRENGTH) == sorted(set(TUNABLE) & set(DEFAULTS))
-    assert sorted(oracles.DATA_ATTACK) == sorted(DATA)
+def sends_numbers(attack):
+    """Whether the attack, as its slow twin says, sends no NaN and no infinity."""
+    return bool(expected_vectors(attack, unequal_vectors(1, 5, 4), 2, 3.0).isfinite().all())
 
 
 @pytest.mark.parametrize("attack", ALL.values(), ids=ALL)
@@ -121,7 +109,6 @@ def test_metadata(attack):
     assert attack.formula
     assert attack.reference
     assert attack.knowledge
-    assert ATTACKS.parse({"name": attack.name}, "attack") == DEFAULTS[attack.name]
     assert ATTACKS.parse(attack.content(), "attack") == attack
 
 
@@ -129,10 +116,11 @@ def test_metadata(attack):
 @pytest.mark.parametrize(("h", "d"), [(2, 1), (5, 3), (12, 7), (20, 2)])
 @pytest.mark.parametrize("strength", [1.0, 1.3, 17.0])
 def test_oracle(attack, h, d, strength):
-    if attack.name == "rop" and d == 1:
-        pytest.skip("on a line there is no orthogonal direction")
     honest = unequal_vectors(1, h, d)
-    expected = expected_vectors(attack, honest, 3, strength)
+    try:
+        expected = expected_vectors(attack, honest, 3, strength)
+    except oracles.NoAnswer as reason:
+        pytest.skip(str(reason))
     options = {"equal_nan": True}
     torch.testing.assert_close(craft(attack, honest, 3, strength), expected, rtol=1e-9, atol=1e-9, **options)
     single = craft(attack, honest.float(), 3, strength)
@@ -177,14 +165,14 @@ def test_equal_honest_vectors(attack):
     if attack.name in multiples or attack.name in hidden:
         expected = multiples.get(attack.name, 1.0) * vector
         torch.testing.assert_close(crafted, expected.expand(1, 2, 4))
-    assert crafted.isfinite().all() or attack.name in NOT_FINITE
+    assert crafted.isfinite().all() or not sends_numbers(attack)
 
 
 @EVERY_VECTOR_ATTACK
 def test_honest_vectors_of_zero(attack):
     """As from a model that has stopped learning: no direction to normalise, and nothing that is not finite."""
     crafted = craft(attack, torch.zeros(1, 5, 4), 2)
-    assert crafted.isfinite().all() or attack.name in NOT_FINITE
+    assert crafted.isfinite().all() or not sends_numbers(attack)
 
 
 @EVERY_VECTOR_ATTACK
@@ -222,13 +210,22 @@ def test_only_declared_attacks_draw(attack):
     assert drew or attack.name not in ("fang", "gaussian")
 
 
+def twins_strength(attack, n, f):
+    """The default strength that the slow twin knows."""
+    twin = oracles.twin("attacks", attack.name)
+    hint = f"tests/oracles/attacks/: say below the slow twin `{attack.name}.default_strength = lambda n, f, **_: 1.0`"
+    assert hasattr(twin, "default_strength"), hint
+    return twin.default_strength(n, f, **attack.content())
+
+
 @EVERY_TUNABLE_ATTACK
 @pytest.mark.parametrize(("n", "f"), [(7, 2), (17, 5), (25, 5), (20, 4), (50, 12)])
 def test_default_strength(attack, n, f):
-    resolved = attack.resolved(n, f)
-    assert resolved.strength == attack.literature(n, f)[0]
-    if attack != ALL["alie n"]:
-        assert resolved.strength == pytest.approx(oracles.DEFAULT_STRENGTH[attack.name](n, f), rel=1e-9)
+    expected = twins_strength(attack, n, f)
+    if expected is None:
+        assert attack.literature(n, f) == ()
+    else:
+        assert attack.resolved(n, f).strength == attack.literature(n, f)[0] == pytest.approx(expected, rel=1e-9)
     low, high = attack.strengths
     assert 0 < low < high
     assert attack.replace(strength=1.7).resolved(n, f).strength == 1.7
@@ -244,6 +241,7 @@ def test_alie_strengths_of_the_catalogue():
 def test_alie_and_rop_without_a_default_ask_for_a_number(name, n, f):
     with pytest.raises(UserError, match=rf"strength = None: {name} .* n = {n}, f = {f}; give a number"):
         ALL[name].resolved(n, f)
+    assert twins_strength(ALL[name], n, f) is None
     assert ALL[name].replace(strength=1.5).resolved(n, f).strength == 1.5
 
 
@@ -288,6 +286,6 @@ def test_poison(attack, classes):
     labels = torch.arange(classes).repeat(3)
     before = labels.clone()
     poisoned = attack.poison(labels, classes)
-    assert poisoned.tolist() == oracles.DATA_ATTACK[attack.name](labels.tolist(), classes)
+    assert poisoned.tolist() == oracles.twin("attacks", attack.name)(labels.tolist(), classes)
     assert torch.equal(labels, before)
     assert torch.equal(attack.poison(labels.view(3, -1), classes), poisoned.view(3, -1))

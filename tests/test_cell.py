@@ -129,7 +129,7 @@ def test_a_number_written_as_integer_or_float_is_one_cell():
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A copy of the package whose files are hashed instead; ``package(file)`` changes one of them."""
+    """A copy of the package whose files are hashed instead; ``package(file)`` changes or adds one of them."""
     copy = tmp_path / "pipeline"
     shutil.copytree(sources.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(sources, "PACKAGE", copy)
@@ -140,7 +140,8 @@ def package(tmp_path, monkeypatch):
 
     def change(file: str, text: str = "CHANGED = 1") -> None:
         path = copy / file
-        path.write_text(f"{path.read_text()}\n{text}\n")
+        with path.open("a") as stream:
+            stream.write(f"\n{text}\n")
         forget()
 
     forget()
@@ -154,6 +155,18 @@ CELLS = {
     "none against median": ("none", "median"),
     "alie against geometric_median": ("alie", "geometric_median"),
 }
+
+
+FAMILIES = [  # folders to which a component is added as a new file
+    "defences/aggregators",
+    "defences/preaggregators",
+    "attacks",
+    "data/partitions",
+    "data/sources",
+    "simulator/models",
+    "simulator/schedules",
+    "simulator/local_updates",
+]
 
 
 def keys() -> dict[str, str]:
@@ -170,6 +183,7 @@ def keys() -> dict[str, str]:
         ("defences/aggregators/iterative.py", {"alie against geometric_median"}),
         ("attacks/omniscient.py", set(CELLS) - {"none against median"}),
         ("attacks/poisoning.py", {"none against median"}),
+        *((f"{family}/new.py", set()) for family in FAMILIES),
         ("search/stage.py", set()),
         ("runs/search_checks.py", set()),
         ("runs/execution.py", set()),

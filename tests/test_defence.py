@@ -5,7 +5,9 @@ from typing import ClassVar, Literal
 import oracles
 import pytest
 import torch
-from oracles import unequal_vectors
+from aggregator_contract import RULES, slow_aggregate, streams
+from inputs import unequal_vectors
+from robustness import hardest_kappa
 
 from pipeline.core.component import parse
 from pipeline.core.errors import UserError
@@ -16,6 +18,7 @@ from pipeline.defences.preaggregators import Mixed, PreAggregator
 from pipeline.defences.preaggregators.mixing import NearestNeighbourMixing
 
 NNM = NearestNeighbourMixing()
+ROBUST = {name: rule for name, rule in RULES.items() if "breakdown" not in rule.exceptions}
 SIZES = [(7, 0), (7, 1), (7, 2), (8, 2), (9, 3), (9, 4)]
 
 
@@ -23,10 +26,19 @@ def defence(rule, *before):
     return parse(Defence, {"before": [{"name": name} for name in before], "rule": {"name": rule}}, "defences.mine")
 
 
+def compose(rule, *before):
+    return Defence.model_construct(before=before, rule=rule)
+
+
+def tolerated(rule, n, most):
+    """The largest f up to ``most`` that the rule tolerates."""
+    return next(f for f in range(most, -1, -1) if rule.tolerates(n, f))
+
+
 def combinations_that_tolerate():
-    for name in AGGREGATORS.names:
+    for name, rule in RULES.items():
         for n, f in SIZES:
-            composed = defence(name, "nnm")
+            composed = compose(rule, NNM)
             if composed.unmet(n, f) is None and composed.kappa(n, f) is not None:
                 yield pytest.param(composed, n, f, id=f"nnm+{name}-n{n}-f{f}")
 
@@ -67,26 +79,23 @@ class Recording(Mean):
         return super()._aggregate(vectors, f, state, stream)._replace(state=(vectors.shape[-2], f, state))
 
 
-def compose(rule, *before):
-    return Defence.model_construct(before=before, rule=rule)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_without_pre_aggregation_it_is_the_rule(rule):
+    vectors, f, stream = unequal_vectors(2, 11, 5), tolerated(rule, 11, 2), streams(0, 2)
+    plain = compose(rule).aggregate(vectors, f, stream=stream)
+    alone = rule.aggregate(vectors, f, stream=stream.fork(0))
+    assert torch.equal(plain.vector, alone.vector)
+    assert (plain.weights is None) == (alone.weights is None)
+    assert plain.weights is None or torch.equal(plain.weights, alone.weights)
 
 
-def test_without_pre_aggregation_it_is_the_rule():
-    vectors = unequal_vectors(2, 11, 5)
-    for name in AGGREGATORS.names:
-        plain, alone = defence(name).aggregate(vectors, 2), AGGREGATORS[name]().aggregate(vectors, 2)
-        assert torch.equal(plain.vector, alone.vector)
-        assert (plain.weights is None) == (alone.weights is None)
-        assert plain.weights is None or torch.equal(plain.weights, alone.weights)
-
-
-@pytest.mark.parametrize("name", AGGREGATORS.names)
-def test_nnm_then_rule_is_the_composition_of_the_oracles(name):
-    vectors = unequal_vectors(11, 3)
-    mixed = oracles.nnm(vectors.tolist(), 2)
-    expected = torch.tensor(oracles.AGGREGATION[name](mixed, 2), dtype=torch.float64)
-    tolerance = 1e-2 if name == "geometric_median" else 1e-12
-    torch.testing.assert_close(defence(name, "nnm").aggregate(vectors, 2).vector, expected, rtol=0, atol=tolerance)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_nnm_then_rule_is_the_composition_of_the_oracles(rule):
+    vectors, f = unequal_vectors(11, 3), tolerated(rule, 11, 2)
+    mixed = torch.tensor(oracles.twin("preaggregators", "nnm")(vectors.tolist(), f), dtype=torch.float64)
+    found = compose(rule, NNM).aggregate(vectors[None], f, stream=streams(0, 1)).vector[0]
+    expected, tolerance = slow_aggregate(rule, mixed, f, streams(0, 1).fork(1)), rule.stops_within or 1e-12
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
 
 
 def test_pre_aggregations_apply_in_the_order_given():
@@ -164,23 +173,25 @@ def test_no_weight_reaches_a_vector_that_is_not_finite():
         assert weights[[4, 8]].tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("name", [name for name in AGGREGATORS.names if name != "mean"])
+@pytest.mark.parametrize("rule", ROBUST.values(), ids=ROBUST)
 @pytest.mark.parametrize("value", [1e20, torch.inf, -torch.inf, torch.nan])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-def test_breakdown_with_nnm(name, value, dtype):
-    composed, f = defence(name, "nnm"), 2 if name == "bulyan" else 5
+def test_breakdown_with_nnm(rule, value, dtype):
+    composed, f = compose(rule, NNM), tolerated(rule, 13, 5)
     vectors = unequal_vectors(2, 13, 5, dtype=dtype)
     vectors[:, 13 - f :] = value
     honest = vectors[:, : 13 - f]
-    error = (composed.aggregate(vectors, f).vector - honest.mean(dim=1)).square().sum(dim=-1)
+    error = (composed.aggregate(vectors, f, stream=streams(0, 2)).vector - honest.mean(dim=1)).square().sum(dim=-1)
     variance = (honest - honest.mean(dim=1, keepdim=True)).square().sum(dim=-1).mean(dim=-1)
     assert bool((error <= (composed.kappa(13, f) or 100.0) * variance).all())
 
 
 @pytest.mark.parametrize(("composed", "n", "f"), list(combinations_that_tolerate()))
 def test_kappa_by_enumeration(composed, n, f):
-    rounding = 1e-5 if composed.rule.name == "geometric_median" else 1e-12
-    found = oracles.hardest_kappa(lambda vectors: composed.aggregate(vectors, f).vector, n, f, rounding)
+    def aggregate(vectors):
+        return composed.aggregate(vectors, f, stream=streams(0, len(vectors))).vector
+
+    found = hardest_kappa(aggregate, n, f, 1e-5 if composed.rule.stops_within else 1e-12)
     assert found <= composed.kappa(n, f) * (1 + 1e-6)
 
 
@@ -188,7 +199,7 @@ def test_the_enumeration_refutes_a_wrong_kappa():
     """For n = 9, f = 2 no defence is better than 2/5; half of it is refuted."""
     for name in ("krum", "median", "trimmed_mean", "geometric_median"):
         composed = defence(name, "nnm")
-        found = oracles.hardest_kappa(lambda vectors, d=composed: d.aggregate(vectors, 2).vector, 9, 2)
+        found = hardest_kappa(lambda vectors, d=composed: d.aggregate(vectors, 2).vector, 9, 2)
         assert found > 0.999 * 2 / 5 > 0.5 * 2 / 5
 
 
@@ -219,19 +230,19 @@ def test_a_wrong_defence_is_explained(value, message):
         parse(Defence, value, "defences.mine")
 
 
-def test_the_input_is_left_alone():
-    vectors = unequal_vectors(11, 5)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_the_input_is_left_alone(rule):
+    vectors = unequal_vectors(1, 11, 5)
     before = vectors.clone()
-    for name in AGGREGATORS.names:
-        defence(name, "nnm").aggregate(vectors, 2).vector.fill_(1.0)
+    compose(rule, NNM).aggregate(vectors, tolerated(rule, 11, 2), stream=streams(0, 1)).vector.fill_(1.0)
     assert torch.equal(vectors, before)
 
 
 @pytest.mark.company
-def test_a_replica_does_not_depend_on_its_batch_mates():
-    vectors = unequal_vectors(12, 17, 501, dtype=torch.float32)
-    for name in AGGREGATORS.names:
-        together = defence(name, "nnm").aggregate(vectors, 3)
-        alone = defence(name, "nnm").aggregate(vectors[7], 3)
-        assert torch.equal(together.vector[7], alone.vector)
-        assert alone.weights is None or torch.equal(together.weights[7], alone.weights)
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_replica_does_not_depend_on_its_batch_mates(rule):
+    vectors, f = unequal_vectors(12, 17, 501, dtype=torch.float32), tolerated(rule, 17, 3)
+    together = compose(rule, NNM).aggregate(vectors, f, stream=streams(0, 12))
+    alone = compose(rule, NNM).aggregate(vectors[7:8], f, stream=streams(7, 1))
+    assert torch.equal(together.vector[7], alone.vector[0])
+    assert alone.weights is None or torch.equal(together.weights[7], alone.weights[0])

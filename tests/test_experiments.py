@@ -113,7 +113,7 @@ def test_published_numbers_belong_to_the_grid(folder):
         product(grid.attacks, grid.defences, grid.partitions)
     )
     assert table["published"].between(0, 1).all()
-    assert table["source"].str.contains(r"arXiv:\d{4}\.\d{5}").all()
+    assert table["reference"].str.contains(r"arXiv:\d{4}\.\d{5}").all()
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import torch
 from support import CPU, blobs, parameters
 from torch.nn.functional import cross_entropy
 
+from pipeline.report.figures.partitions import NUMBERED, label_map
 from pipeline.report.heterogeneity import label_counts, partitions_table
-from pipeline.report.partition_figures import NUMBERED, label_map
 
 GRID = {
     "grid.partitions": ["iid", "extreme"],

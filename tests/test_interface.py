@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from oracles import unequal_vectors
+from inputs import unequal_vectors
 from support import REMOVED, ROOT, blobs, parameters, raw_parameters
 
 import pipeline

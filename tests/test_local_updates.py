@@ -1,9 +1,12 @@
 """What a worker computes at a step, and the training modes as a whole."""
 
 import numpy as np
+import oracles
 import pytest
 import torch
+from inputs import examples
 from support import CPU, assert_identical, blobs, cell, train
+from torch.nn.functional import cross_entropy
 
 from pipeline.attacks import ATTACKS
 from pipeline.core.errors import UserError
@@ -15,41 +18,37 @@ from pipeline.simulator.metrics import STEP_METRICS
 from pipeline.simulator.program import build
 from pipeline.simulator.worker import clipped, with_momentum
 
-DATASET = blobs()
+DATASET = blobs(sizes=(120, 30, 20))
+UPDATE = examples(LOCAL_UPDATES)
 LOCAL = {"name": "local_sgd", "steps": 3, "learning_rate": 0.2}
 NO_BYZANTINE = {"threat": {"workers": 7, "byzantine": 0, "tolerated": 0, "sampled": None}, "attacks.alie.strength": 1.0}
 SAMPLED = {"threat": {"workers": 9, "byzantine": 2, "tolerated": 2, "sampled": 7}}
 
 
-def networks():
+def networks(samples=6):
     here = cell()
     network = here.model.network(DATASET.shape, DATASET.classes)
     params = torch.stack([network.initial(0), network.initial(1)])
-    inputs = DATASET.train.inputs[:60].view(2, 5, 6, *DATASET.shape)
-    return network, params, inputs, DATASET.train.labels[:60].view(2, 5, 6)
-
-
-def test_every_local_update_is_tested():
-    assert LOCAL_UPDATES.names == ["gradient", "local_sgd"]
+    count = 2 * 5 * samples
+    inputs = DATASET.train.inputs[:count].view(2, 5, samples, *DATASET.shape)
+    return network, params, inputs, DATASET.train.labels[:count].view(2, 5, samples)
 
 
 @pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
-def test_local_sgd_is_sgd_of_each_worker_alone(backend):
-    network, params, inputs, labels = networks()
-    sent, losses = LocalSGD(steps=3, learning_rate=0.2).vectors(backend, network, params, inputs, labels)
+@pytest.mark.parametrize("update", UPDATE.values(), ids=UPDATE)
+def test_every_local_update_is_its_slow_twin_for_each_worker_alone(update, backend):
+    network, params, inputs, labels = networks(samples=2 * update.minibatches)
+
+    def loss(parameters, images, targets):
+        return cross_entropy(network.forward(parameters, images), targets)
+
+    twin, fields = oracles.twin("local_updates", update.name), update.model_dump(exclude={"name"})
+    sent, losses = update.vectors(backend, network, params, inputs, labels)
     for r in range(2):
         for w in range(5):
-            parameter, seen = torch.nn.Parameter(params[r].clone()), []
-            optimizer = torch.optim.SGD([parameter], lr=0.2)
-            for k in range(0, 6, 2):
-                optimizer.zero_grad()
-                logits = network.forward(parameter, inputs[r, w, k : k + 2])
-                loss = torch.nn.functional.cross_entropy(logits, labels[r, w, k : k + 2])
-                loss.backward()
-                optimizer.step()
-                seen.append(loss.item())
-            torch.testing.assert_close(sent[r, w], params[r] - parameter.detach(), rtol=0, atol=1e-6)
-            assert losses[r, w].item() == pytest.approx(np.mean(seen), rel=1e-5)
+            vector, mean_loss = twin(loss, params[r], inputs[r, w], labels[r, w], **fields)
+            torch.testing.assert_close(sent[r, w], vector, rtol=0, atol=1e-6)
+            assert losses[r, w].item() == pytest.approx(mean_loss, rel=1e-5)
 
 
 def test_one_local_step_is_the_gradient_times_its_rate():
@@ -130,7 +129,10 @@ def test_only_the_sampled_workers_move_their_momentum():
     assert seen == set(range(9))
 
 
-@pytest.mark.parametrize("attack", sorted(set(ATTACKS.names) - {"mimic"}))  # it follows one worker
+SAMPLING = [name for name, attack in examples(ATTACKS).items() if attack.unmet(5, sampled=True) is None]
+
+
+@pytest.mark.parametrize("attack", SAMPLING)
 def test_every_attack_runs_in_every_mode_whatever_its_batch(attack):
     modes = {**SAMPLED, "training.local_update": LOCAL, "training.clip": 1.0, "training.server_momentum": 0.3}
     changes = {**modes, "training.damped": False, f"attacks.{attack}": {"name": attack}}

@@ -1,29 +1,22 @@
 """Networks as functions of a flat vector."""
 
-from itertools import pairwise
 from math import sqrt
 
-import networks_by_hand
+import oracles
 import pytest
 import torch
-from oracles import unequal_vectors
+from inputs import examples, unequal_vectors
+from oracles.reader import Reader
 from torch import nn
 
 from pipeline.core.errors import UserError
 from pipeline.simulator.models import MODELS, Network
 
 CLASSES = 10
-DENSE = {"logistic": MODELS["logistic"](), "mlp": MODELS["mlp"](hidden=(32, 5))}
-MODEL = {**DENSE, **{name: MODELS[name]() for name in ("cnn_mnist", "cnn_cifar", "resnet18", "resnet20")}}
-SHAPE = {  # small images: the tests are about the functions, not about the data
-    "logistic": (1, 8, 8),
-    "mlp": (1, 8, 8),
-    "cnn_mnist": (1, 16, 18),
-    "cnn_cifar": (2, 4, 8),
-    "resnet18": (2, 8, 8),
-    "resnet20": (2, 8, 10),
-}
-SIZE = {"logistic": 64 * 10 + 10, "mlp": 64 * 32 + 32 + 32 * 5 + 5 + 5 * 10 + 10}
+SHAPE = (2, 16, 18)  # small images: the tests are about the functions, not about the data
+DENSE = {"logistic": MODELS["logistic"](), "deep_mlp": MODELS["mlp"](hidden=(32, 5))}
+SIZE = {"logistic": 576 * 10 + 10, "deep_mlp": 576 * 32 + 32 + 32 * 5 + 5 + 5 * 10 + 10}
+MODEL = {**examples(MODELS), **DENSE}
 PUBLISHED_SIZE = [
     ("cnn_mnist", (1, 28, 28), 10, 431_080),
     ("cnn_mnist", (1, 28, 28), 47, 431_080 + 37 * 501),
@@ -37,32 +30,25 @@ EVERY_DENSE_MODEL = pytest.mark.parametrize("name", DENSE)
 
 
 def network(name):
-    return MODEL[name].network(SHAPE[name], CLASSES)
+    return MODEL[name].network(SHAPE, CLASSES)
 
 
-def by_hand(name, params, images):
-    """The logits, written as operations on slices of ``params``."""
-    if name not in DENSE:
-        return networks_by_hand.logits(name, params, images)
-    sizes = [64, 10] if name == "logistic" else [64, 32, 5, 10]
-    signal, start = images.flatten(1), 0
-    for layer, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-        weight = params[start : start + fan_in * fan_out].view(fan_out, fan_in)
-        start += fan_in * fan_out
-        signal = (signal.clamp_min(0) if layer else signal) @ weight.T + params[start : start + fan_out]
-        start += fan_out
-    return signal
+def by_hand(model, params, images):
+    """The logits of the slow twin, which reads every parameter once."""
+    take = Reader(params)
+    logits = oracles.twin("models", model.name)(take, images, CLASSES, **model.model_dump(exclude={"name"}))
+    assert take.position == len(params)
+    return logits
 
 
 def convolutional():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
 
 
-def test_every_model_is_tested():
-    assert sorted(MODEL) == MODELS.names
-    for model in MODEL.values():
-        assert MODELS.parse(model.content(), "model") == model
-        assert model.formula
+@EVERY_MODEL
+def test_metadata(name):
+    assert MODELS.parse(MODEL[name].content(), "model") == MODEL[name]
+    assert MODEL[name].formula
 
 
 @EVERY_DENSE_MODEL
@@ -77,9 +63,9 @@ def test_size_is_the_published_one(name, shape, classes, size):
 
 @EVERY_MODEL
 def test_forward_is_the_formula(name):
-    params, images = network(name).initial(seed=0).double(), unequal_vectors(6, *SHAPE[name])
+    params, images = network(name).initial(seed=0).double(), unequal_vectors(6, *SHAPE)
     params = params + 0.1 * torch.linspace(-1, 1, len(params)).sin()  # GroupNorm leaves its identity
-    torch.testing.assert_close(network(name).forward(params, images), by_hand(name, params, images))
+    torch.testing.assert_close(network(name).forward(params, images), by_hand(MODEL[name], params, images))
 
 
 @pytest.mark.parametrize("make", [convolutional, lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4))])
@@ -92,7 +78,7 @@ def test_forward_is_that_of_the_module_with_the_same_weights(make):
 
 @EVERY_DENSE_MODEL
 def test_initial_weights_are_uniform_within_the_bounds(name):
-    fan_ins = [64] if name == "logistic" else [64, 32, 5]
+    fan_ins = [576] if name == "logistic" else [576, 32, 5]
     outputs = [10] if name == "logistic" else [32, 5, 10]
     parts = network(name).initial(seed=0).split([(i + 1) * o for i, o in zip(fan_ins, outputs, strict=True)])
     for part, fan_in in zip(parts, fan_ins, strict=True):
@@ -114,7 +100,7 @@ def test_initial_weights_are_distributed_as_pytorchs_own(name):
     """Uniform with the same bounds: extremes and deviations agree where there are enough numbers to tell."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        theirs = MODEL[name].module(SHAPE[name], CLASSES).named_parameters()
+        theirs = MODEL[name].module(SHAPE, CLASSES).named_parameters()
         expected = {key: parameter.detach() for key, parameter in theirs}
     ours = network(name)
     parts = ours.initial(seed=0).split([shape.numel() for shape in ours.shapes.values()])
@@ -146,7 +132,7 @@ def test_the_global_generator_has_no_influence(name):
 
 @EVERY_MODEL
 def test_the_global_generators_are_left_alone(name, global_generators_untouched):
-    network(name).forward(network(name).initial(seed=0), torch.zeros(2, *SHAPE[name]))
+    network(name).forward(network(name).initial(seed=0), torch.zeros(2, *SHAPE))
 
 
 @EVERY_MODEL
@@ -175,8 +161,8 @@ def test_hidden_sizes_are_positive_integers(hidden):
 
 
 def test_hidden_sizes_may_be_a_list_and_may_be_empty():
-    assert MODELS.parse({"name": "mlp", "hidden": [32, 5]}, "model") == MODEL["mlp"]
-    assert MODELS["mlp"](hidden=()).network(SHAPE["mlp"], CLASSES).size == SIZE["logistic"]
+    assert MODELS.parse({"name": "mlp", "hidden": [32, 5]}, "model") == MODEL["deep_mlp"]
+    assert MODELS["mlp"](hidden=()).network(SHAPE, CLASSES).size == SIZE["logistic"]
 
 
 @pytest.mark.parametrize(("name", "side"), [("cnn_mnist", 15), ("cnn_cifar", 3)])

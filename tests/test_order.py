@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from oracles import unequal_vectors
+from inputs import unequal_vectors
 
 from pipeline.core.kernels import basis
 from pipeline.core.kernels.ranks import window_mean

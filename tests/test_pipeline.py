@@ -1,19 +1,15 @@
 """The real pipeline, end to end, in a copy of the project with small parameters."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from project import Project, copy_of_the_project
 
-ROOT = Path(__file__).parent.parent
 SMALL = (
     "training.steps=6 training.evaluate_every=3 grid.attacks=[none,ipm] grid.defences=[mean,krum] "
     "grid.partitions=[alpha_03] grid.seeds=[0,1] search.studies=[ipm] search.defences=[mean,krum] search.trials=3 "
@@ -25,74 +21,17 @@ pytestmark = [
 ]
 
 
-class Project:
-    """A copy of the project in a git repository of its own."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "DVC_"))}
-        self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self.env["GIT_CONFIG_GLOBAL"] = os.devnull
-        self.env |= {
-            f"GIT_{who}_{what}": "test@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-        }
-
-    def run(self, *command, check=True):
-        done = subprocess.run(command, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    def start(self, *command):
-        return subprocess.Popen(
-            command, cwd=self.folder, env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-
-    def stage(self, *arguments):
-        return self.run("python", "-m", "pipeline", *arguments)
-
-    def repro(self, *arguments):
-        """Return the stages that ran."""
-        out = self.run("dvc", "repro", *arguments).stdout
-        return [line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")]
-
-    def commit(self):
-        self.run("git", "add", "-A")
-        self.run("git", "commit", "-qm", "state")
-
-    def changed_files(self):
-        return self.run("git", "status", "--porcelain").stdout
-
-    def files(self, folder):
-        return {
-            str(path.relative_to(self.folder)): path.read_bytes()
-            for path in sorted((self.folder / folder).rglob("*"))
-            if path.is_file()
-        }
-
-    def runs(self):
-        """Return the names of all runs that MLflow shows, with their keys."""
-        client = MlflowClient(f"sqlite:///{self.folder}/tracking/mlflow.db")
-        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        found = client.search_runs(experiments, max_results=1000)
-        assert all(run.info.status == "FINISHED" for run in found)
-        return sorted((run.info.run_name, run.data.tags.get("cell_key", "")) for run in found)
+def runs(project):
+    """Return the names of all runs that MLflow shows, with their keys."""
+    client = MlflowClient(f"sqlite:///{project.folder}/tracking/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, max_results=1000)
+    assert all(run.info.status == "FINISHED" for run in found)
+    return sorted((run.info.run_name, run.data.tags.get("cell_key", "")) for run in found)
 
 
-def copy_of_the_project(folder):
-    tracked = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in tracked.stdout.split():
-        target = folder / name
-        if name != "dvc.lock" and (ROOT / name).exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, target)
-    project = Project(folder)
-    project.run("git", "init", "-q")
+def small_copy(folder):
+    project = copy_of_the_project(folder)
     project.stage("set", SMALL)
     project.commit()
     return project
@@ -101,7 +40,7 @@ def copy_of_the_project(folder):
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
     """A project after its first ``dvc repro``, committed; not to be changed."""
-    project = copy_of_the_project(tmp_path_factory.mktemp("original"))
+    project = small_copy(tmp_path_factory.mktemp("original"))
     project.ran = project.repro()
     project.commit()
     return project
@@ -124,7 +63,7 @@ def test_a_rerun_does_nothing_and_leaves_git_clean(original):
 
 
 def test_a_second_computation_gives_the_same_bytes(original, tmp_path):
-    again = copy_of_the_project(tmp_path)
+    again = small_copy(tmp_path)
     again.repro()
     for folder in ("data", "results", "reports"):
         assert again.files(folder) == original.files(folder)
@@ -149,7 +88,7 @@ def test_a_dropped_defence_and_a_dropped_attack_leave_no_trace(project):
     cells = pd.read_csv(project.folder / "reports/cells.csv")
     assert set(cells["defence"]) == {"mean"}
     assert set(cells["attack"]) == {"none"}
-    assert not any("krum" in name or "ipm" in name for name, _ in project.runs())
+    assert not any("krum" in name or "ipm" in name for name, _ in runs(project))
     traces = {**project.files("results"), **project.files("reports")}
     assert not any("krum" in name or "ipm" in name for name in traces)
     assert not any(b"krum" in text for name, text in traces.items() if name.endswith((".json", ".csv", ".md")))
@@ -165,10 +104,10 @@ def test_an_added_seed_trains_only_its_cells(project):
 
 
 def test_a_removed_tracking_folder_is_restored(project):
-    before = project.runs()
+    before = runs(project)
     shutil.rmtree(project.folder / "tracking")
     assert project.repro() == ["track"]
-    assert project.runs() == before
+    assert runs(project) == before
     assert len(before) > 0
 
 
@@ -232,14 +171,14 @@ def test_a_killed_dvc_takes_its_stage_along_and_a_rerun_continues(project):
 
 
 def test_two_rows_at_once_lose_nothing(project):
-    before = project.runs()
+    before = runs(project)
     shutil.rmtree(project.folder / "tracking")
     for row in ("none", "ipm"):
         shutil.rmtree(project.folder / "results/train" / row)
     both = [project.start("python", "-m", "pipeline", "train", attack) for attack in ("none", "ipm")]
     assert [process.wait() for process in both] == [0, 0]
     project.stage("track")
-    assert project.runs() == before
+    assert runs(project) == before
 
 
 def test_a_mistake_is_one_message_and_changes_nothing(project):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from oracles import unequal_vectors
+from inputs import unequal_vectors
 from torch.func import vmap
 
 from pipeline.core.kernels.products import matmul, multiply

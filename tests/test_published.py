@@ -8,7 +8,7 @@ import pytest
 from pipeline.core.errors import UserError
 from pipeline.report.published import beside, read_published
 
-HEADING = "attack,defence,partition,mean,sd,unit,source\n"
+HEADING = "attack,defence,partition,mean,sd,unit,reference\n"
 ROWS = (
     "alie,krum,iid,78.88,1.5,percent,Table 1\nipm,mean,iid,0.9,,fraction,Table 2\nnan,inf,null,50,0,percent,odd names\n"
 )
@@ -26,7 +26,7 @@ def test_percents_become_fractions_and_a_missing_deviation_nan(tmp_path):
     assert table["published_sd"].tolist() == pytest.approx([0.015, math.nan, 0.0], nan_ok=True)
     assert table["attack"].tolist() == ["alie", "ipm", "nan"]
     assert table["defence"].tolist() == ["krum", "mean", "inf"]
-    assert table["source"].tolist() == ["Table 1", "Table 2", "odd names"]
+    assert table["reference"].tolist() == ["Table 1", "Table 2", "odd names"]
 
 
 @pytest.mark.parametrize(
@@ -34,19 +34,19 @@ def test_percents_become_fractions_and_a_missing_deviation_nan(tmp_path):
     [
         (
             "attack,defence,mean\n",
-            "the columns should be attack, defence, partition, mean, sd, unit, source, not attack, ",
+            "the columns should be attack, defence, partition, mean, sd, unit, reference, not attack, ",
         ),
-        (HEADING + "alie,krum,iid,x,,percent,T\n", "row 1: the mean is no number"),
-        (HEADING + "alie,krum,iid,,,percent,T\n", "row 1: the mean is no number"),
-        (HEADING + "alie,krum,iid,inf,,percent,T\n", "row 1: the mean is no number"),
-        (HEADING + ROWS + "ipm,krum,iid,1,x,percent,T\n", "row 4: the sd is no number"),
+        (HEADING + "alie,krum,iid,x,,percent,T\n", "row 1: the mean is not a number"),
+        (HEADING + "alie,krum,iid,,,percent,T\n", "row 1: the mean is not a number"),
+        (HEADING + "alie,krum,iid,inf,,percent,T\n", "row 1: the mean is not a number"),
+        (HEADING + ROWS + "ipm,krum,iid,1,x,percent,T\n", "row 4: the sd is not a number"),
         (HEADING + ROWS + "ipm,krum,iid,1,1,%,T\n", "row 4: the unit should be one of 'percent', 'fraction'"),
         (
             HEADING + ROWS + "alie,krum,iid,1,1,percent,T\n",
-            "row 4: this attack, defence and partition stood there before",
+            "row 4: this attack, defence and partition are there already",
         ),
         (HEADING + ",krum,iid,1,1,percent,T\n", "row 1: a name is empty"),
-        ("", "no CSV file"),
+        ("", "not a CSV file"),
         (HEADING + "a,b,c,1,1,percent,T,9,9\na,b\n", "published.csv"),
     ],
 )
@@ -73,7 +73,7 @@ def test_ours_stands_beside_the_published_row_of_the_same_names(tmp_path):
     assert table["ours"].tolist() == pytest.approx([0.5, 0.95, math.nan], nan_ok=True)
     assert table["ours_half_width"].tolist() == pytest.approx([0.02, 0.01, math.nan], nan_ok=True)
     assert table["difference"].tolist() == pytest.approx([-0.2888, 0.05, math.nan], nan_ok=True)
-    columns = ["published", "published_sd", "ours", "ours_half_width", "difference", "source"]
+    columns = ["published", "published_sd", "ours", "ours_half_width", "difference", "reference"]
     assert table.columns.tolist() == ["attack", "defence", "partition", *columns]
 
 

@@ -6,21 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import torch
 from support import ROOT
 
-from pipeline.defences.aggregators import AGGREGATORS
-
 README = (ROOT / "README.md").read_text()
-
-
-def test_the_example_of_a_rule_is_a_rule(monkeypatch):
-    monkeypatch.setattr(AGGREGATORS, "_classes", dict(AGGREGATORS._classes))
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    exec(compile(example, "README.md", "exec"), {"__name__": "pipeline.defences.aggregators.midpoint"})
-    rule = AGGREGATORS.parse({"name": "midpoint"}, "defences.midpoint.rule")
-    middle = rule.aggregate(torch.tensor([[1.0, 0.0], [3.0, 5.0], [2.0, 1.0]]), f=0).vector
-    assert middle.tolist() == [2.0, 2.5]
 
 
 def test_every_linked_file_exists():

@@ -149,6 +149,39 @@ def test_duplicates_are_refused():
         registry.register(Ball)
 
 
+def test_a_class_without_a_name_is_refused():
+    class Nameless(Component):
+        pass
+
+    class Renamed(Component):
+        name: Literal["one"] = "other"
+
+    for cls in (Nameless, Renamed):
+        with pytest.raises(TypeError, match=rf'the toy {cls.__name__} needs a name: `name: Literal\["my_name"\]'):
+            Registry("toy").register(cls)
+
+
+MODULE = """
+from typing import Literal
+from pipeline.core.component import Component
+
+class Base(Component):
+    pass
+
+class Forgotten(Base):
+    name: Literal["forgotten"] = "forgotten"
+"""
+
+
+def test_a_class_whose_decorator_was_forgotten_is_told(tmp_path, monkeypatch):
+    (tmp_path / "toys").mkdir()
+    (tmp_path / "toys" / "__init__.py").touch()
+    (tmp_path / "toys" / "late.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TypeError, match=r"toys/late\.py: the toy Forgotten is not registered; it needs the decorator"):
+        Registry("toy").import_families("toys", [str(tmp_path / "toys")])
+
+
 def test_a_class_that_lacks_a_method_is_refused():
     class Lacking(Aggregator):
         name: Literal["lacking"] = "lacking"

@@ -14,13 +14,17 @@ from support import blobs, parameters, train
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json, write_json
 from pipeline.data.dataset import write
-from pipeline.report import figures, report
+from pipeline.report import report
+from pipeline.report.figures import grid, optuna_plots
+from pipeline.report.figures.style import FigureContext, line_styles
+from pipeline.report.findings import find
+from pipeline.report.pictures import draw
 from pipeline.runs import store
 from pipeline.runs.plan import grid_row
 
 PARAMS = parameters(GRID)
 TABLES = ("cells", "comparison", "curves", "trials", "confirmation", "literature_and_found", "transfer")
-SETTING = figures.Setting(chance=0.1, confidence=0.95, steps=6)
+CONTEXT = FigureContext(line_styles(PARAMS.defences), chance=0.1, confidence=0.95, steps=6)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +45,7 @@ def root(analysed, tmp_path):
 def no_figures(monkeypatch):
     """Saves the seconds that drawing takes, where only text and tables matter."""
     monkeypatch.setattr(report, "draw", undrawn)
+    monkeypatch.setattr(optuna_plots, "draw", lambda *_: [])
 
 
 def test_writes_every_output(analysed):
@@ -231,7 +236,7 @@ def test_trained_cells_end_to_end(tmp_path):
 
 @pytest.fixture(scope="module")
 def findings(analysed):
-    return report.find(analysed, PARAMS, blobs())
+    return find(analysed, PARAMS, blobs())
 
 
 @pytest.fixture(scope="module")
@@ -239,9 +244,9 @@ def tables(findings):
     return findings.tables
 
 
-def test_nothing_is_clipped_and_legends_stand_outside_the_data(findings, tmp_path):
-    sections = report.draw(PARAMS, blobs(), findings, tmp_path)
-    for name, figure in [named for section in sections.all() for named in section.figures.items()]:
+def test_nothing_is_clipped_and_legends_stand_outside_the_data(findings):
+    kinds = draw(PARAMS, blobs(), findings).values()
+    for name, figure in [named for drawn in kinds for named in drawn.items()]:
         figure.draw_without_rendering()
         drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
         assert min(drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1) >= -0.01, name
@@ -250,7 +255,7 @@ def test_nothing_is_clipped_and_legends_stand_outside_the_data(findings, tmp_pat
 
 
 def test_heatmap_frames_the_worst_attack_of_each_defence(tables):
-    axes = figures.heatmap(tables.compared, "iid", SETTING).axes[0]
+    axes = grid.heatmap(tables.compared, "iid", CONTEXT).axes[0]
     attacks = [label.get_text() for label in axes.get_xticklabels()]
     defences = [label.get_text() for label in axes.get_yticklabels()]
     frames = {
@@ -264,27 +269,26 @@ def test_heatmap_frames_the_worst_attack_of_each_defence(tables):
 
 
 def test_heatmap_colours_run_from_0_to_100_percent(tables):
-    image = figures.heatmap(tables.compared, "iid", SETTING).axes[0].images[0]
+    image = grid.heatmap(tables.compared, "iid", CONTEXT).axes[0].images[0]
     assert image.get_clim() == (0, 100)
     np.testing.assert_allclose(image.get_array(), [[90.5, 20.5, 60.5], [90.5, 60.5, 20.5], [90.5, 20.5, 60.5]])
 
 
 def test_heatmap_marks_diverged_runs(tables):
     diverged = tables.compared.assign(diverged=np.where(tables.compared["attack"] == "ipm", 1, 0))
-    texts = [text.get_text() for text in figures.heatmap(diverged, "iid", SETTING).axes[0].texts]
+    texts = [text.get_text() for text in grid.heatmap(diverged, "iid", CONTEXT).axes[0].texts]
     assert [text for text in texts if "†" in text] == ["60.5† ± 6.4", "20.5† ± 6.4", "60.5† ± 6.4"]
 
 
 def test_learning_curves_draw_the_mean_of_each_defence_in_its_colour(tables):
-    styles = figures.line_styles(PARAMS.defences)
-    figure = figures.learning_curves(tables.measured, "iid", styles, SETTING)
+    figure = grid.learning_curves(tables.measured, "iid", CONTEXT)
     panel = {axes.get_title(): axes for axes in figure.axes}["ipm"]
     drawn = {line.get_color(): list(line.get_ydata()) for line in panel.lines}
-    assert drawn[styles["krum"].color] == pytest.approx([10, 20.5])
-    assert drawn[styles["median"].color] == pytest.approx([10, 60.5])
+    assert drawn[CONTEXT.styles["krum"].color] == pytest.approx([10, 20.5])
+    assert drawn[CONTEXT.styles["median"].color] == pytest.approx([10, 60.5])
 
 
 def test_a_defence_looks_the_same_whatever_else_is_in_the_grid_and_no_two_look_alike():
-    styles = figures.line_styles([f"defence_{i}" for i in range(20)])
+    styles = line_styles([f"defence_{i}" for i in range(20)])
     assert len({(style.color, str(style.linestyle)) for style in styles.values()}) == 20
-    assert figures.line_styles(["defence_0", "defence_1"])["defence_1"] == styles["defence_1"]
+    assert line_styles(["defence_0", "defence_1"])["defence_1"] == styles["defence_1"]

@@ -10,7 +10,8 @@ from support import parameters
 from test_search import SETTINGS, searched
 from test_search_modes import BREAKDOWN, STEALTH, WORST
 
-from pipeline.report.search_export import draw, export
+from pipeline.report.figures.optuna_plots import draw
+from pipeline.report.search_export import export
 from pipeline.report.search_results import read_study
 
 BOTH_SIDES = {"studies.alie": {"mode": "strength", "attacks": ["alie"]}, "threat": WORST["threat"]}

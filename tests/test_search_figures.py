@@ -6,15 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
-from searched import DEFENCES, HIGH, studies, study
+from searched import DEFENCES, studies, study
 
-from pipeline.report import figures, search_figures
-from pipeline.report.search_figures import Axis
-from pipeline.report.search_report import Frame, at_limit, sections
+from pipeline.report.figures import search_confirmed, search_trials
+from pipeline.report.figures.search_trials import Axis
+from pipeline.report.figures.style import FigureContext, line_styles
+from pipeline.report.pictures import draw_search
 from pipeline.report.search_tables import search_tables
 
-SETTING = figures.Setting(chance=0.1, confidence=0.95, steps=6)
-STYLES = figures.line_styles(DEFENCES)
+STYLES = line_styles(DEFENCES)
+CONTEXT = FigureContext(STYLES, chance=0.1, confidence=0.95, steps=6)
 STRENGTH = Axis("strength", "strength of ipm", log=True)
 
 
@@ -47,8 +48,8 @@ def legend(figure):
 
 
 def test_nothing_is_clipped_and_legends_stand_outside_the_data(made, tables):
-    drawn = sections(tables, made, Frame("alpha_03", STYLES, SETTING))
-    for name, figure in [named for section in drawn for named in section.figures.items()]:
+    kinds = draw_search(tables, made, "alpha_03", CONTEXT).values()
+    for name, figure in [named for drawn in kinds for named in drawn.items()]:
         figure.draw_without_rendering()
         box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
         assert min(box.x0, box.y0, width - box.x1, height - box.y1) >= -0.01, name
@@ -57,19 +58,19 @@ def test_nothing_is_clipped_and_legends_stand_outside_the_data(made, tables):
 
 
 def test_every_mode_has_its_pictures(made, tables):
-    drawn = sections(tables, made, Frame("alpha_03", STYLES, SETTING))
-    assert [(section.heading, sorted(section.figures)) for section in drawn] == [
-        ("Literature against found", ["literature_and_found"]),
-        ("Strength and degradation", ["strength.ipm", "strength.sign_flip"]),
-        ("Damage against detectability", ["front.stealth"]),
-        ("Breakdown", ["breakdown.breakdown"]),
-        ("Transfer", ["transfer.ipm", "transfer.sign_flip"]),
-    ]
+    drawn = draw_search(tables, made, "alpha_03", CONTEXT)
+    assert {kind: list(named) for kind, named in drawn.items()} == {
+        "literature_and_found": ["literature_and_found"],
+        "strength": ["strength.sign_flip", "strength.ipm"],
+        "front": ["front.stealth"],
+        "breakdown": ["breakdown.breakdown"],
+        "transfer": ["transfer.sign_flip", "transfer.ipm"],
+    }
 
 
 def test_strengths_mark_trials_published_and_confirmed_values(tables):
     trials, confirmed = of(tables.trials, "ipm"), of(tables.confirmed, "ipm")
-    figure = search_figures.strengths(trials, confirmed, STRENGTH, "title", STYLES)
+    figure = search_trials.strengths(trials, confirmed, STRENGTH, "title", STYLES)
     axes, own = panel(figure, "krum"), trials[trials["defence"] == "krum"]
     assert axes.get_xscale() == "log"
     vertical = [
@@ -99,14 +100,14 @@ def test_only_trials_that_differ_in_nothing_else_are_joined(made):
             transfer=None,
         )
         tables = search_tables([mixed], DEFENCES, 5, 0.95)
-        figure = search_figures.strengths(tables.trials, tables.confirmed, STRENGTH, "title", STYLES)
+        figure = search_trials.strengths(tables.trials, tables.confirmed, STRENGTH, "title", STYLES)
         axes = panel(figure, "mean")
         assert len(axes.collections) - 2 == len(curves)  # bands, beside the error bars of two candidates
         assert [text for text in legend(figure) if text.startswith("sign")] == curves
 
 
 def test_dumbbells_end_at_both_degradations_and_tell_the_verdict(tables):
-    figure = search_figures.dumbbells(tables.at_threat, "title", STYLES, SETTING)
+    figure = search_confirmed.dumbbells(tables.at_threat, "title", CONTEXT)
     axes, rows = panel(figure, "ipm"), of(tables.at_threat, "ipm")
     assert points(axes, "o") == [
         (pytest.approx(100 * row.literature_degradation), i) for i, row in enumerate(rows.itertuples())
@@ -124,7 +125,7 @@ def test_dumbbells_end_at_both_degradations_and_tell_the_verdict(tables):
 
 def test_a_front_is_a_staircase_through_what_is_not_dominated(tables):
     trials, front, confirmed = (of(table, "stealth") for table in (tables.trials, tables.front, tables.confirmed))
-    figure = search_figures.fronts(trials, front, confirmed, "title", STYLES)
+    figure = search_trials.fronts(trials, front, confirmed, "title", STYLES)
     axes, best = panel(figure, "mean"), front[front["defence"] == "mean"]
     (steps,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
     assert list(steps.get_ydata()[:-1]) == list(100 * best["degradation"])
@@ -135,7 +136,7 @@ def test_a_front_is_a_staircase_through_what_is_not_dominated(tables):
 
 
 def test_a_breakdown_ends_and_is_hatched_where_it_is_not_tolerated(tables):
-    figure = search_figures.breakdowns(tables.breakdown, "title", STYLES)
+    figure = search_confirmed.breakdowns(tables.breakdown, "title", STYLES)
     krum, mean = panel(figure, "krum"), panel(figure, "mean")
     curve = [line for line in krum.lines if line.get_color() == STYLES["krum"].color and line.get_linestyle() == "-"]
     assert list(curve[0].get_xdata()) == list(range(8))
@@ -143,12 +144,12 @@ def test_a_breakdown_ends_and_is_hatched_where_it_is_not_tolerated(tables):
     assert not mean.patches
     assert "not tolerated" in legend(figure)
     tolerant = tables.breakdown[tables.breakdown["defence"] != "krum"]
-    assert "not tolerated" not in legend(search_figures.breakdowns(tolerant, "title", STYLES))
+    assert "not tolerated" not in legend(search_confirmed.breakdowns(tolerant, "title", STYLES))
 
 
 def test_transfer_shows_the_change_against_the_defences_own_strength(tables):
     transfer = of(tables.transfer, "ipm")
-    axes = search_figures.transfer_heatmap(transfer, "title").axes[0]
+    axes = search_confirmed.transfer_heatmap(transfer, "title").axes[0]
     texts = {text.get_position(): text.get_text().replace("\N{MINUS SIGN}", "-") for text in axes.texts}
     row = transfer.query("from_defence == 'krum' and to_defence == 'mean'").iloc[0]
     place = DEFENCES.index("mean"), DEFENCES.index("krum")
@@ -168,35 +169,7 @@ def test_one_seed_draws_without_intervals():
         transfer=single.transfer[single.transfer["seed"] == 200],
     )
     tables = search_tables([only], DEFENCES, 5, 0.95)
-    drawn = sections(tables, [only], Frame("alpha_03", STYLES, SETTING))
-    for figure in [figure for section in drawn for figure in section.figures.values()]:
+    drawn = draw_search(tables, [only], "alpha_03", CONTEXT)
+    for figure in [figure for named in drawn.values() for figure in named.values()]:
         figure.draw_without_rendering()
-    assert np.isfinite(drawn[1].figures["strength.ipm"].axes[0].get_ylim()).all()
-    assert "not tested" in drawn[0].table
-
-
-@pytest.mark.parametrize(
-    ("strength", "start", "expected"),
-    [(0.1, 0, True), (10.0, 0, True), (9.95, 0, True), (1.0, 0, False), (1.0, 75, True), (9.0, 74, False)],
-)
-def test_a_schedule_that_starts_at_once_is_at_no_limit(strength, start, expected):
-    space = {"strength": {"low": 0.1, "high": 10.0}, "start": {"low": 0, "high": 75}, "sign": {"values": [-1, 1]}}
-    assert at_limit(json.dumps({"strength": strength, "start": start, "sign": 1}), space) is expected
-
-
-def test_the_report_tells_the_limit_of_a_range_and_the_verdict(made):
-    at_end = made[1].confirmation.assign(
-        parameters=[
-            json.dumps({"strength": HIGH}) if candidate == "found" else text
-            for candidate, text in made[1].confirmation[["candidate", "parameters"]].itertuples(index=False)
-        ]
-    )
-    tables = search_tables([replace(made[1], confirmation=at_end)], DEFENCES, 5, 0.95)
-    table = sections(tables, [made[1]], Frame("alpha_03", STYLES, SETTING))[0].table
-    assert table.count("ipm 100 (limit of the range)") == len(DEFENCES)
-    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ipm")]
-    verdicts = [
-        "significant |" if significant else "not significant |" for significant in tables.at_threat["significant"]
-    ]
-    assert [row[-1] for row in rows] == verdicts
-    assert "6 comparisons" in table
+    assert np.isfinite(drawn["strength"]["strength.ipm"].axes[0].get_ylim()).all()

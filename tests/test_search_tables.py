@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from searched import DEFENCES, FRESH_SEEDS, studies, study
 
-from pipeline.report.search_tables import non_dominated, search_files, search_tables
+from pipeline.report.search_tables import search_files, search_tables
 
 T_4 = 2.776445  # Student's t, 97.5 %, 4 degrees of freedom, from a printed table
 
@@ -123,11 +123,6 @@ def test_worst_is_the_study_that_degrades_most(tables):
 def test_only_the_threats_attackers_are_compared_across_studies(made):
     assert tabulated(made[1], byzantine=4).at_threat.empty
     assert set(tabulated(made[4]).compared["byzantine"]) == set(range(1, 9))
-
-
-def test_non_dominated_by_hand():
-    table = pd.DataFrame({"degradation": [0.1, 0.3, 0.2, 0.3, 0.05], "flagged": [0.0, 0.5, 0.5, 0.5, 0.0]})
-    assert non_dominated(table).tolist() == [True, True, False, True, False]
 
 
 def test_front_rises_and_knows_what_was_confirmed(made, tables):

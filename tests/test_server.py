@@ -1,11 +1,15 @@
 """The server's update."""
 
+import oracles
 import pytest
 import torch
+from inputs import examples
 
 from pipeline.core.errors import UserError
 from pipeline.simulator.schedules import SCHEDULES
 from pipeline.simulator.server import update
+
+SCHEDULE = examples(SCHEDULES)
 
 
 def factors(value, steps):
@@ -53,8 +57,15 @@ def test_wrong_milestones_are_named(key, value):
         SCHEDULES.parse({"name": "milestones", "at": [3], "factor": 0.1} | {key: value}, "schedule")
 
 
-def test_every_schedule_is_tested():
-    assert SCHEDULES.names == ["constant", "milestones"]
+@pytest.mark.parametrize("schedule", SCHEDULE.values(), ids=SCHEDULE)
+@pytest.mark.parametrize("steps", [0, 1, 12])
+def test_every_schedule_is_its_slow_twin(schedule, steps):
+    twin, fields = oracles.twin("schedules", schedule.name), schedule.model_dump(exclude={"name"})
+    found = schedule.factors(steps)
+    assert (found.dtype, found.shape) == (torch.float64, (steps,))
+    assert found.tolist() == pytest.approx([twin(t, **fields) for t in range(steps)], rel=1e-12)
+    assert schedule.formula
+    assert SCHEDULES.parse(schedule.content(), "schedule") == schedule
 
 
 def test_update_by_hand():

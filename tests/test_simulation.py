@@ -61,8 +61,8 @@ def slow_gradient(network, params, images, labels):
 
 def slow_aggregate(defence, sent, f):
     for stage in defence.before:
-        sent = oracles.PREAGGREGATION[stage.name](sent, f)
-    return oracles.AGGREGATION[defence.rule.name](sent, f)
+        sent = oracles.twin("preaggregators", stage.name)(sent, f)
+    return oracles.twin("aggregators", defence.rule.name)(sent, f)
 
 
 def slow_run(cell, dataset):
@@ -79,7 +79,7 @@ def slow_run(cell, dataset):
             samples = [held[worker][position] for position in drawn[t][worker]]
             labels = dataset.train.labels[samples].tolist()
             if worker >= threat.honest and isinstance(attack, DataAttack):
-                labels = oracles.DATA_ATTACK[attack.name](labels, dataset.classes)
+                labels = oracles.twin("attacks", attack.name)(labels, dataset.classes)
             gradient, loss = slow_gradient(network, params, dataset.train.inputs[samples], labels)
             beta = training.momentum
             momenta[worker] = [beta * m + (1 - beta) * g for m, g in zip(momenta[worker], gradient, strict=True)]
@@ -87,7 +87,7 @@ def slow_run(cell, dataset):
         sent = list(momenta)
         if not isinstance(attack, DataAttack):
             honest = momenta[: threat.honest]
-            sent = honest + oracles.VECTOR_ATTACK[attack.name](honest, cell.strength, threat.byzantine)
+            sent = honest + oracles.twin("attacks", attack.name)(honest, cell.strength, threat.byzantine)
         direction = slow_aggregate(cell.defence, sent, threat.tolerated)
         rate, decay = training.learning_rate * slow_factor(training.schedule, t), training.weight_decay
         params = [p - rate * (g + decay * p) for p, g in zip(params, direction, strict=True)]
@@ -97,7 +97,7 @@ def slow_run(cell, dataset):
 
 
 def slow_factor(schedule, t):
-    return 1.0 if schedule.name == "constant" else schedule.factor ** sum(t >= step for step in schedule.at)
+    return oracles.twin("schedules", schedule.name)(t, **schedule.model_dump(exclude={"name"}))
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -146,7 +146,7 @@ def test_the_schedule_scales_every_later_step():
     constant = {**LOGISTIC, "training.momentum": 0.0}
     milestones = {**constant, "training.schedule": {"name": "milestones", "at": [1, 3], "factor": 0.1}}
     rates = program_of(cell("none", "mean", changes=milestones)).rates
-    np.testing.assert_allclose(rates, [0.5, 0.05, 0.05, 0.005, 0.005, 0.005], rtol=1e-6)
+    np.testing.assert_allclose(rates.flatten(), [0.5, 0.05, 0.05, 0.005, 0.005, 0.005], rtol=1e-6)
     plain, slowed = (
         trajectory(program_of(cell("none", "mean", changes=changes))) for changes in (constant, milestones)
     )
@@ -191,8 +191,9 @@ def test_order_and_chunks_do_not_matter():
 
 
 @pytest.mark.company
-def test_strengths_may_differ_inside_a_batch():
-    cells = [cell(changes={"attacks.sign_flip.strength": strength}) for strength in (0.5, 2.0, 40.0)]
+@pytest.mark.parametrize("parameter", ["attacks.sign_flip.strength", "training.learning_rate"])
+def test_strengths_and_learning_rates_may_differ_inside_a_batch(parameter):
+    cells = [cell(changes={parameter: value}) for value in (0.5, 2.0, 40.0)]
     for here, result in zip(cells, train(cells, DATASET), strict=True):
         assert_identical(train([here], DATASET)[0], result)
 

@@ -229,9 +229,3 @@ def test_a_cell_of_other_parameters_is_never_taken_for_this_one(row, tmp_path):
     other = grid_row(parameters({**GRID, "training.momentum": 0.5}), "sign_flip")
     with pytest.raises(UserError, match=r"trained with other parameters than params.yaml states"):
         store.read_row(tmp_path, other)
-
-
-def test_records_are_grouped_over_seeds_in_order(row, tmp_path):
-    groups = store.groups(store.read_row(tmp_path, CELLS))
-    assert list(groups) == [("sign_flip", "mean", "iid"), ("sign_flip", "krum", "iid")]
-    assert [[record.planned.cell.seed for record in group] for group in groups.values()] == [[0, 1], [0, 1]]

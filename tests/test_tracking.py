@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 from tracked import children, ids, names, runs
 
 from pipeline.core.errors import UserError
-from pipeline.tracking.runs import EXPERIMENTS
+from pipeline.tracking.runs import EXPERIMENTS, by_group
 from pipeline.tracking.store import uri
 from pipeline.tracking.tracker import Tracker
 
@@ -39,6 +39,14 @@ def _described(client, run, name):
     files = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     inputs = [(used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs]
     return run.info.status, run.data.params, tags, history, files, inputs
+
+
+def test_cells_and_records_are_grouped_over_seeds_in_order():
+    records = row(params())
+    for cells in (records, [record.planned for record in records]):
+        groups = by_group(cells)
+        assert list(groups) == [("ipm", "mean", "alpha_03"), ("ipm", "krum", "alpha_03")]
+        assert [cell for group in groups.values() for cell in group] == cells
 
 
 def test_a_run_holds_parameters_curves_and_final_metrics(root, tracker):

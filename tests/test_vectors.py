@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from oracles import unequal_vectors
+from inputs import unequal_vectors
 
 from pipeline.core.kernels import basis
 from pipeline.core.vectors import (

@@ -63,3 +63,14 @@ def test_conda_and_pyproject_agree():
 )
 def test_what_touches_numbers_is_pinned_exactly(package):
     assert sum(entry.startswith(f"{package}==") for entry in pip_requirements()) == 1
+
+
+def test_an_installed_package_has_every_file():
+    """What is no module is named in pyproject.toml."""
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    packed = {
+        path for room, globs in named.items() for glob in globs for path in (ROOT / room.replace(".", "/")).glob(glob)
+    }
+    files = {path for path in (ROOT / "pipeline").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {path for path in files if path.suffix != ".py"} == packed
+    assert packed

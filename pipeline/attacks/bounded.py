@@ -29,7 +29,7 @@ class BoundedDeviation(TunableAttack):
     space: ClassVar[Space] = {"dev": Choice(("unit", "sign", "sd"))}
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
-        """1."""
+        """Return 1."""
         del n, f
         return (1.0,)
 
@@ -59,10 +59,9 @@ class MinMax(BoundedDeviation):
     Every i gives a quadratic in gamma, |dev|^2 gamma^2 + 2 <dev, mu - g_i> gamma + |mu - g_i|^2 <= M with M the square
     of the right side; gamma is the smallest of their larger roots.
 
-    Differs from: gamma is searched by halving steps to a tolerance elsewhere. Stated from the catalogue, not checked
-    against the paper's text.
+    Differs from: elsewhere gamma is searched by halving steps, to a tolerance.
 
-    Reference: Shejwalkar, Houmansadr, NDSS 2021.
+    Reference: Shejwalkar, Houmansadr, NDSS 2021; not checked against the paper's text.
 
     Example:
         >>> MinMax().literature(17, 5)
@@ -92,10 +91,9 @@ class MinSum(BoundedDeviation):
 
     About the mean, sum_j |x - g_j|^2 = h |x - mu|^2 + const, so gamma = max_i |g_i - mu| / |dev|.
 
-    Differs from: a minimum over i on the right elsewhere, which is weaker. Stated from the catalogue, not checked
-    against the paper's text.
+    Differs from: elsewhere the right side is a minimum over i, which makes a weaker attack.
 
-    Reference: Shejwalkar, Houmansadr, NDSS 2021.
+    Reference: Shejwalkar, Houmansadr, NDSS 2021; not checked against the paper's text.
 
     Example:
         >>> MinSum().literature(17, 5)

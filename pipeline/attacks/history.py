@@ -47,8 +47,8 @@ class Mimic(VectorAttack):
 
     Checked against the authors' code, not against the paper's text.
 
-    Differs from: a fixed worker elsewhere, here ``warmup: 0``; the authors draw the same r in every run. The default of
-    one step is that of their code.
+    Differs from: elsewhere a fixed worker is copied, here with ``warmup: 0``; the authors draw the same r in every run.
+    The default of one step is that of their code.
 
     Reference: Karimireddy et al., ICLR 2022, arXiv:2006.09365.
 
@@ -67,7 +67,7 @@ class Mimic(VectorAttack):
     space: ClassVar[Space] = {"warmup": Choice((0, 1, 10, 50)), "target": Choice((0, 1))}
 
     def unmet(self, honest: int, sampled: bool) -> str | None:
-        """``target`` must be one of the honest workers, all of whom take part in every round."""
+        """Return what is wrong where ``target`` is not an honest worker, or workers are sampled; or None."""
         if sampled:
             return "name = 'mimic': copies one worker, who must take part in every round; threat.sampled should be null"
         if self.target < honest:
@@ -112,8 +112,8 @@ class RelocatedOrthogonalPerturbation(TunableAttack):
     degrees (so -unit(p)) and theta = z_max of ALIE, which depends on n and f; where that is not defined a strength must
     be given.
 
-    Checked against the authors' code, not against the paper's text; theta there is in units of their undamped or damped
-    momentum, and not comparable across the two.
+    Checked against the authors' code, not against the paper's text. There, theta is in units of their momentum, damped
+    or undamped, and not comparable between the two.
 
     Reference: Ozfatura et al. 2022, arXiv:2208.09894.
 
@@ -133,7 +133,7 @@ class RelocatedOrthogonalPerturbation(TunableAttack):
     space: ClassVar[Space] = {"pi": Range(0, 1), "lambda_": Range(0, 1), "angle": Range(0, 360)}
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
-        """z_max of ALIE; nothing where it is not a positive number."""
+        """Return z_max of ALIE, or nothing where it is not a positive number."""
         return ALittleIsEnough().literature(n, f)[:1]
 
     def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:

@@ -16,9 +16,10 @@ class Gaussian(TunableAttack):
 
     b_i ~ N(0, theta^2 I), every Byzantine worker its own draw at every step
 
-    Differs from: noise around the honest mean elsewhere.
+    Differs from: elsewhere the noise is around the honest mean.
 
-    Reference: Blanchard et al., NeurIPS 2017, arXiv:1703.02757, with a standard deviation of 200 (not checked).
+    Reference: Blanchard et al., NeurIPS 2017, arXiv:1703.02757, with a standard deviation of 200 (not checked against
+    the paper's text).
 
     Example:
         >>> Gaussian().literature(17, 5)
@@ -33,7 +34,7 @@ class Gaussian(TunableAttack):
     random: ClassVar[bool] = True
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
-        """1."""
+        """Return 1."""
         del n, f
         return (1.0,)
 

@@ -27,7 +27,7 @@ class SignFlip(TunableAttack):
     worker i reverses that of honest worker i (again from the first where b > h), which it knows.
 
     Differs from: in the paper each Byzantine worker reverses a gradient that it has drawn itself; here ``own`` reverses
-    one that the server receives, too, so that the plain mean cancels the pair at theta = 1.
+    one that the server also receives, so that the plain mean cancels the pair at theta = 1.
 
     Reference: Allen-Zhu et al., ICLR 2021, arXiv:2012.14368.
 
@@ -44,7 +44,7 @@ class SignFlip(TunableAttack):
     strengths: ClassVar[tuple[float, float]] = (0.1, 100.0)
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
-        """1."""
+        """Return 1."""
         del n, f
         return (1.0,)
 
@@ -78,7 +78,7 @@ class InnerProductManipulation(TunableAttack):
     strengths: ClassVar[tuple[float, float]] = (0.01, 100.0)
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
-        """0.1."""
+        """Return 0.1."""
         del n, f
         return (0.1,)
 
@@ -102,7 +102,8 @@ class ALittleIsEnough(TunableAttack):
     these are not both positive numbers (f too small or too large for n) there is no default, and a strength must be
     given.
 
-    Differs from: a fixed z = 1.5; the denominators (n - s) / n, here ``z_formula``; mu + z sd, here ``sign``.
+    Differs from: elsewhere z is fixed at 1.5, or Phi^-1((n - s) / n) (here ``z_formula``), or mu + z sd is sent (here
+    ``sign``).
 
     Reference: Baruch et al., NeurIPS 2019, arXiv:1902.06156.
 
@@ -123,7 +124,7 @@ class ALittleIsEnough(TunableAttack):
     space: ClassVar[Space] = {"sign": Choice((-1, 1))}
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
-        """z_max by both formulas, the chosen one first; nothing where one of them is not a positive number."""
+        """Return z_max by both formulas, the chosen one first; nothing where one of them is not a positive number."""
         supporters = n // 2 + 1 - f
         shares = [(n - f - supporters) / (n - f), (n - supporters) / n]
         if not all(0.5 < share < 1 for share in shares):
@@ -171,7 +172,7 @@ class DirectedDeviation(TunableAttack):
     random: ClassVar[bool] = True
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
-        """2."""
+        """Return 2."""
         del n, f
         return (2.0,)
 

@@ -109,7 +109,7 @@ class OptimalALittleIsEnough(OptimalAttack):
     Differs from: searches elsewhere can only go up from their first accepted strength.
 
     Reference: El Mhamdi et al., ICLR 2021, arXiv:2003.00010; search against the defence: arXiv:2205.12173. The
-    formula is stated from the catalogue, not checked against the papers' text.
+    formula was not checked against the papers' text.
 
     Example:
         >>> OptimalALittleIsEnough(sign=1).twin.sign
@@ -137,7 +137,7 @@ class OptimalInnerProductManipulation(OptimalAttack):
     Differs from: searches elsewhere can only go up from their first accepted strength.
 
     Reference: El Mhamdi et al., ICLR 2021, arXiv:2003.00010; search against the defence: arXiv:2205.12173. The
-    formula is stated from the catalogue, not checked against the papers' text.
+    formula was not checked against the papers' text.
 
     Example:
         >>> OptimalInnerProductManipulation().twin.strengths

@@ -1,6 +1,7 @@
 """Named, typed, frozen components: the objects that a name in params.yaml stands for."""
 
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, get_args
@@ -102,10 +103,12 @@ class Registry(Generic[C]):
         """File ``cls`` under its ``name``; a class decorator.
 
         Raises:
-            TypeError: The class lacks a method that every component of this kind must define.
+            TypeError: The class lacks a name, or a method that every component of this kind must define.
             ValueError: The name is taken.
         """
-        (name,) = get_args(cls.model_fields["name"].annotation)
+        name = cls.model_fields["name"].default
+        if _names(cls) != (name,):
+            raise TypeError(f'the {self.kind} {cls.__name__} needs a name: `name: Literal["my_name"] = "my_name"`')
         if missing := sorted(cls.__abstractmethods__):
             raise TypeError(f"the {self.kind} {name!r} ({cls.__name__}) must define {', '.join(missing)}")
         if name in self._classes:
@@ -131,13 +134,29 @@ class Registry(Generic[C]):
         return parsed
 
     def import_families(self, package: str, path: Iterable[str]) -> None:
-        """Import every module of ``package``, so that a rule in a new file is found without being listed."""
-        for module in pkgutil.iter_modules(path):
-            importlib.import_module(f"{package}.{module.name}")
+        """Import every module of ``package``, so that a rule in a new file is found without being listed.
+
+        Raises:
+            TypeError: A class in one of them has a name but is not registered.
+        """
+        for entry in pkgutil.iter_modules(path):
+            module = importlib.import_module(f"{package}.{entry.name}")
+            for cls in vars(module).values():
+                here = inspect.isclass(cls) and cls.__module__ == module.__name__
+                if here and _names(cls) and cls not in self._classes.values():
+                    raise TypeError(
+                        f"{module.__file__}: the {self.kind} {cls.__name__} is not registered; it needs the decorator "
+                        "@....register, as the other classes of this folder have it"
+                    )
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         choices = {name: handler.generate_schema(cls) for name, cls in sorted(self._classes.items())}
         return core_schema.tagged_union_schema(choices, discriminator=_name_of)
+
+
+def _names(cls: type) -> tuple[Any, ...]:
+    """Return what ``name`` may be in a class of components: one name, or nothing in a base class or any other class."""
+    return get_args(cls.model_fields["name"].annotation) if issubclass(cls, Component) else ()
 
 
 def _name_of(value: Any) -> str:

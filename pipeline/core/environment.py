@@ -14,7 +14,7 @@ SAME_EVERYWHERE = {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": 
 def environment() -> dict[str, str]:
     """Return the variables of a process that trains.
 
-    MKL, which multiplies for convolutional networks, is asked for sums whose order does not depend on where an array
+    MKL, which multiplies for convolutional networks, is told to make sums whose order does not depend on where an array
     lies in memory, unless the user has asked for something else.
     """
     return {**ONE_THREAD, **SAME_EVERYWHERE, "MKL_CBWR": os.environ.get("MKL_CBWR", "AUTO,STRICT")}

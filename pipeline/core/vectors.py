@@ -166,7 +166,7 @@ def gram_around_median(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
     They hold everything about the rows' geometry: distances, variances, the span. Each entry comes from two rows alone,
     in float64, so a huge row spoils no other. A row that is not finite, or whose square overflows, is zero and not
-    usable. If no row is usable, all are called so: what is chosen among them is then not finite whatever the choice.
+    usable. If no row is usable, all count as usable: whatever is chosen among them is then not finite.
 
     Args:
         vectors: ``[..., n, d]``.
@@ -212,8 +212,8 @@ def usable_distances(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Return the squared distances between the usable rows, and which rows are usable.
 
     A row that is not finite, or whose square overflows, is infinitely far from the majority: it is not usable, and its
-    distances are given as zero. If no row is usable, all are called so: what is chosen among them is then not finite
-    whatever the choice.
+    distances are given as zero. If no row is usable, all count as usable: whatever is chosen among them is
+    then not finite.
 
     Args:
         vectors: ``[..., n, d]``.

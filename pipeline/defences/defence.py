@@ -36,7 +36,7 @@ class Defence(Schema):
         yield self.rule, n, f
 
     def unmet(self, n: int, f: int) -> str | None:
-        """Return which condition n workers, f of them tolerated, do not meet, or None."""
+        """Return the condition that n workers, f of them tolerated, do not meet, or None."""
         for stage, n_here, f_here in self.stages(n, f):
             if unmet := stage.unmet(n_here, f_here):
                 return unmet

@@ -47,7 +47,7 @@ def _conflicts(distances: np.ndarray, level: float) -> list[int]:
 
 
 def _first_without_conflict(conflicts: Sequence[int], keep: int) -> list[int]:
-    """Return the lexicographically first ``keep`` points without a conflict among them; there must be some."""
+    """Return the lexicographically first ``keep`` points without a conflict among them; such points must exist."""
     n = len(conflicts)
     undecided, budget = (1 << n) - 1, n - keep
     cover = vertex_cover(conflicts, undecided, budget)
@@ -72,7 +72,7 @@ def vertex_cover(conflicts: Sequence[int], vertices: int, budget: int) -> int | 
 
     Args:
         conflicts: For every vertex the set of its neighbours, bit j for vertex j.
-        vertices: The set that is looked at.
+        vertices: The set whose edges are to be covered.
         budget: Largest size of the cover; a negative one cannot be met.
 
     Returns:
@@ -91,10 +91,10 @@ def vertex_cover(conflicts: Sequence[int], vertices: int, budget: int) -> int | 
 
 
 def _choices(conflicts: Sequence[int], vertices: int, budget: int, degrees: dict[int, int], v: int) -> Iterator[int]:
-    """Yield the sets of which a smallest cover contains one.
+    """Yield sets such that a smallest cover contains one of them.
 
-    A vertex with more neighbours than the budget is in every cover; of an edge whose one end has no other neighbour,
-    the other end is as good; else it is the vertex or all its neighbours.
+    A vertex with more neighbours than the budget is in every cover. Where one end of an edge has no other neighbour,
+    the other end covers as much. Otherwise it is the vertex or all of its neighbours.
     """
     leaf = next((u for u, degree in degrees.items() if degree == 1), None)
     if degrees[v] > budget:

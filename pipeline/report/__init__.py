@@ -1,1 +1,1 @@
-"""Tables, figures and the report, made from result files."""
+"""Tables, figures and the report, made from the result files."""

@@ -1,4 +1,4 @@
-"""From results of the grid to tables: pure functions of records, with Student-t intervals over seeds.
+"""From the results of the grid to tables: pure functions of records, with Student-t intervals over seeds.
 
 Accuracies and degradations are fractions. A degradation is the clean accuracy of the same defence, partition and seed
 minus the attacked one; its interval is that of the paired differences. Tables keep the order of the grid.
@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.attacks import TunableAttack
-from pipeline.report.intervals import mean_of_all, t_half_width
+from pipeline.report.intervals import mean_of_all, over_seeds, t_half_width
 from pipeline.report.search_tables import CELL, SearchTables
 from pipeline.runs.store import Record
 from pipeline.simulator.metrics import FINAL_METRICS
@@ -21,7 +21,7 @@ from pipeline.simulator.metrics import FINAL_METRICS
 CLEAN = "none"
 GROUP = ["attack", "defence", "partition"]
 PAIR = ["defence", "partition", "seed"]
-HEADLINE = {
+HEADLINE_COLUMNS = {
     "clean": "clean",
     "clean_half_width": "clean_half_width",
     "worst_attack": "attack",
@@ -30,7 +30,7 @@ HEADLINE = {
     "degradation": "degradation",
     "half_width": "degradation_half_width",
 }
-FOUND = {
+FOUND_COLUMNS = {
     "found_attack": "attack",
     "found_strength": "strength",
     "found_accuracy": "accuracy",
@@ -60,7 +60,7 @@ class Tables:
 
 
 def cells_table(records: Iterable[Record]) -> pd.DataFrame:
-    """Return one row a cell: names, seed, strength, ``FINAL_METRICS``, and the degradation on test data.
+    """Return one row per cell: names, seed, strength, ``FINAL_METRICS``, and the degradation on test data.
 
     Strength is NaN for an attack that has none.
     """
@@ -80,18 +80,16 @@ def _cell_row(record: Record) -> dict[str, Any]:
 
 
 def comparison(cells: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Return one row an (attack, defence, partition): test accuracy and degradation over the seeds of ``cells``."""
-    half_width = partial(t_half_width, confidence=confidence)
+    """Return one row per (attack, defence, partition): test accuracy and degradation over the seeds of ``cells``."""
     compared: pd.DataFrame = cells.groupby(GROUP, sort=False).agg(
         accuracy=("test_accuracy", mean_of_all),
         accuracy_sd=("test_accuracy", "std"),
-        accuracy_half_width=("test_accuracy", half_width),
+        accuracy_half_width=("test_accuracy", partial(t_half_width, confidence=confidence)),
         accuracy_min=("test_accuracy", "min"),
         accuracy_max=("test_accuracy", "max"),
         seeds=("seed", "count"),
         diverged=("diverged", "sum"),
-        degradation=("degradation", mean_of_all),
-        degradation_half_width=("degradation", half_width),
+        **over_seeds("degradation", "degradation", confidence),
     )
     return compared.reset_index()
 
@@ -104,7 +102,7 @@ def worst_attacks(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a (partition, defence): clean accuracy, and the worst attack of the grid with what it does."""
+    """Return one row per (partition, defence): clean accuracy, the worst attack of the grid, and what it does."""
     clean = compared[compared["attack"] == CLEAN]
     clean = pd.concat([rows for _, rows in clean.groupby("partition", sort=False)])
     clean = clean.rename(columns={"accuracy": "clean", "accuracy_half_width": "clean_half_width"})
@@ -127,22 +125,19 @@ def cell_curves(records: Iterable[Record]) -> pd.DataFrame:
 
 def curves(records: Iterable[Record], confidence: float) -> pd.DataFrame:
     """Return one row per (attack, defence, partition, steps_done): validation accuracy and loss over the seeds."""
-    half_width = partial(t_half_width, confidence=confidence)
     measured: pd.DataFrame = (
         cell_curves(records)
         .groupby([*GROUP, "steps_done"], sort=False)
         .agg(
-            accuracy=("validation_accuracy", mean_of_all),
-            accuracy_half_width=("validation_accuracy", half_width),
-            loss=("validation_loss", mean_of_all),
-            loss_half_width=("validation_loss", half_width),
+            **over_seeds("accuracy", "validation_accuracy", confidence),
+            **over_seeds("loss", "validation_loss", confidence),
         )
     )
     return measured.reset_index()
 
 
 def wide_curves(measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return ``<partition>.<attack>`` -> a table of ``steps_done`` and a column of mean accuracy a defence."""
+    """Return ``<partition>.<attack>`` -> a table of ``steps_done`` with a column of mean accuracies per defence."""
     tables = {}
     for (partition, attack), rows in measured.groupby(["partition", "attack"], sort=False):
         wide = rows.pivot(index="steps_done", columns="defence", values="accuracy")
@@ -150,20 +145,15 @@ def wide_curves(measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def diverged_groups(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of ``comparison`` in which a run diverged."""
-    return compared[compared["diverged"] > 0].reset_index(drop=True)
-
-
 def summary_rows(tables: Tables, partition: str) -> dict[str, dict[str, Any]]:
-    """Return ``<partition>.<defence>`` -> the small numbers that sum it up; ``partition`` is the searched one."""
+    """Return ``<partition>.<defence>`` -> the few numbers that sum it up; ``partition`` is the searched one."""
     rows = {
-        f"{row['partition']}.{row['defence']}": {new: plain(row[old]) for new, old in HEADLINE.items()}
+        f"{row['partition']}.{row['defence']}": {new: plain(row[old]) for new, old in HEADLINE_COLUMNS.items()}
         for row in tables.heads.to_dict("records")
     }
     for row in tables.search.worst["found"].to_dict("records") if tables.search else []:
         of_grid = rows.get(f"{partition}.{row['defence']}", {})
-        of_grid.update({new: plain(row[old]) for new, old in FOUND.items()})
+        of_grid.update({new: plain(row[old]) for new, old in FOUND_COLUMNS.items()})
     return rows
 
 

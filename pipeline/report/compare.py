@@ -1,12 +1,13 @@
-"""``python -m pipeline compare``: the results as they stand beside those of a git revision or of another folder.
+"""``python -m pipeline compare``: the current results beside those of a git revision or of another folder.
 
-A row (:mod:`pipeline.report.result_rows`) that both sides have is
+A row (:mod:`pipeline.report.result_rows`) is
 
-- ``identical``: every value is equal;
+- ``identical``: all values are equal;
 - ``same accuracy``: all accuracies and differences of accuracies are equal, other values are not;
 - ``within the interval``: no accuracy differs by more than the half width of its interval;
-- ``outside``: one differs by more, or differs and has no interval, or stands on one side only;
-- ``another attack found``: the name of an attack differs, whatever the accuracies do.
+- ``outside``: an accuracy differs by more, or differs and has no interval, or is missing on one side;
+- ``another attack found``: the name of an attack differs, whatever the accuracies are;
+- ``only here`` or ``only there``: the other side does not have it.
 """
 
 from collections import Counter
@@ -29,11 +30,11 @@ ACCURACIES = {"accuracy", "clean", "degradation", "difference", "lost", "own"}  
 
 @dataclass(frozen=True)
 class Judged:
-    """What became of a row.
+    """How a row compares.
 
     Attributes:
         verdict: One of ``TITLES``.
-        attacks: Its columns that name another attack.
+        attacks: Its columns in which the sides name different attacks.
         outside: Its accuracies that lie outside their intervals.
     """
 
@@ -50,10 +51,10 @@ def compare(root: Path, to: str) -> int:
         to: Another folder, or a revision of the git repository.
 
     Returns:
-        The exit code: 0 if both sides share a row and none is outside, whatever attack was found.
+        The exit code: 0 if the sides share a row and none is outside, whichever attacks were found.
 
     Raises:
-        UserError: There is no such revision, or a side has no results or damaged ones.
+        UserError: There is no such revision, or the results of a side are missing or damaged.
     """
     with opened(root, to) as there:
         here = Side("here", root)
@@ -66,7 +67,7 @@ def compare(root: Path, to: str) -> int:
 
 
 def judge(key: Key, ours: Rows, theirs: Rows) -> Judged:
-    """Return the verdict on one row."""
+    """Return how one row compares."""
     if key not in ours or key not in theirs:
         return Judged(ONLY_HERE if key in ours else ONLY_THERE)
     here, there = ours[key], theirs[key]
@@ -86,9 +87,9 @@ def _within(name: str, here: Row, there: Row, width: float | None) -> bool:
 
 
 def half_width(name: str, key: Key, ours: Rows, theirs: Rows) -> float | None:
-    """Return by how much an accuracy may differ: the other side's half width, or this side's where the other has none.
+    """Return how much an accuracy may differ: the half width of the other side, or of this side if the other has none.
 
-    Where neither has one of its own, that of the row's accuracy or degradation takes its place. For a single run it is
+    Where neither side has one for this column, that of the row's accuracy or degradation is taken. A single run takes
     that of the mean over its seeds. None where there is none at all, as with one seed.
     """
     if key[0] == "cells.csv":
@@ -99,7 +100,7 @@ def half_width(name: str, key: Key, ours: Rows, theirs: Rows) -> float | None:
 
 
 def _counts(rows: dict[Key, Judged]) -> list[str]:
-    """Return a table: a line a verdict, a column a place where rows stand."""
+    """Return a table of counts: one line per verdict, one column per file or section that rows come from."""
     found = Counter((row.verdict, key[0]) for key, row in rows.items())
     places = list(dict.fromkeys(key[0] for key in rows))
     table = [["rows", *places, "all"]]
@@ -110,7 +111,7 @@ def _counts(rows: dict[Key, Judged]) -> list[str]:
 
 
 def _details(rows: dict[Key, Judged], ours: Rows, theirs: Rows) -> list[str]:
-    """Return the rows that name another attack or are outside, with values and interval; then one-sided rows."""
+    """Return the rows that name another attack or are outside, with values and intervals; then the one-sided rows."""
     lines: list[str] = []
     for key, row in rows.items():
         if row.attacks or row.outside:
@@ -132,7 +133,7 @@ def _both(name: str, here: Row, there: Row) -> str:
 
 
 def _machines(here: Side, there: Side) -> list[str]:
-    """Return a table: the processors and versions of both sides."""
+    """Return a table of the processors and versions of both sides."""
     machines = [computed_on.of_results(side.folder) for side in (here, there)]
     table = [["computed on", here.name, there.name]]
     for field in computed_on.FIELDS:
@@ -147,7 +148,7 @@ def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _same_question(here: Side, there: Side) -> bool:
-    """Return whether both params.yaml mean the same; their section ``execution`` changes no result."""
+    """Return whether both params.yaml ask for the same results; the section ``execution`` changes none."""
     asked = params.load(here.folder / "params.yaml")
     try:
         other = params.load(there.folder / "params.yaml")
@@ -157,7 +158,7 @@ def _same_question(here: Side, there: Side) -> bool:
 
 
 def _verdict(rows: dict[Key, Judged], to: str, same_question: bool) -> str:
-    """Return the one line that says it all."""
+    """Return the last line, which sums everything up."""
     found = Counter(row.verdict for row in rows.values())
     shared = len(rows) - found[ONLY_HERE] - found[ONLY_THERE]
     if not same_question:

@@ -1,8 +1,8 @@
-"""On which processor, and with which versions, the results as they stand were computed.
+"""On which processor, and with which versions, the current results were computed.
 
-``results/computed_on.json`` is in git and speaks of the results beside it. A machine that gets the same bytes leaves it
+``results/computed_on.json`` is in git and describes the results beside it. A machine that gets the same bytes leaves it
 alone, so that a reproduction changes no file in git; ``.cellcache/computed_on.json`` says what this machine computed
-last. Each carries a hash of the results it speaks of, and counts for no others. The machine is the one that ran the
+last. Each holds a hash of the results it describes, and is ignored for any others. The machine is the one that ran the
 stage ``analysis``: training results that were pulled from elsewhere do not say where they come from.
 """
 
@@ -38,7 +38,7 @@ def record(root: Path, device: torch.device) -> None:
 
 
 def of_results(root: Path) -> Machine | None:
-    """Return the machine that computed the results in ``root``, None where no record speaks of them."""
+    """Return the machine that computed the results in ``root``, None where no record describes them."""
     results = results_hash(root)
     records = (_read(root / path) for path in (OWN, TRACKED))
     return next((found for found in records if found.get("results") == results), None)
@@ -63,7 +63,7 @@ def machine(device: torch.device) -> Machine:
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the processor's name, with the numbers of family and model: on rented machines the name is often vague."""
+    """Return the processor's name with its family and model numbers: on rented machines the name is often vague."""
     if not cpuinfo.exists():
         return platform.processor() or platform.machine()
     first = cpuinfo.read_text(encoding="utf-8").split("\n\n")[0]
@@ -82,7 +82,7 @@ def _version(package: str) -> str | None:
 
 
 def _read(path: Path) -> Machine:
-    """Return a record, empty where there is none or none that can be read: the next analysis writes it anew."""
+    """Return a record, empty where it is missing or cannot be read: the next analysis writes it anew."""
     try:
         found: Machine = TypeAdapter(Machine).validate_python(read_json(path))
     except (OSError, ValueError):

@@ -1,7 +1,6 @@
-"""How the partitions of the grid differ: who holds which classes, and how far the honest gradients lie apart."""
+"""How the partitions of the grid differ: who holds which classes, and how far apart the honest gradients are."""
 
 import math
-from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -11,7 +10,7 @@ from torch import Tensor
 from pipeline.data.dataset import Dataset
 from pipeline.data.partitions import Shares
 from pipeline.data.partitions.base import label_histogram
-from pipeline.report.intervals import mean_of_all, t_half_width
+from pipeline.report.intervals import over_seeds
 from pipeline.runs.params import Params
 from pipeline.simulator.metrics import dissimilarity, local_gradients
 from pipeline.simulator.precision import backend
@@ -31,7 +30,7 @@ def label_counts(params: Params, dataset: Dataset) -> dict[str, Tensor]:
 
 
 def partitions_table(params: Params, dataset: Dataset, device: torch.device) -> pd.DataFrame:
-    """Return one row a partition of the grid: how much the gradients of the honest workers differ before training.
+    """Return one row per partition of the grid: how much the honest workers' gradients differ before training.
 
     G and B are the square roots of the two numbers of :class:`pipeline.simulator.metrics.Dissimilarity`, at the initial
     parameters of each seed and over all samples of a worker: their means over the seeds, with half widths.
@@ -43,13 +42,9 @@ def partitions_table(params: Params, dataset: Dataset, device: torch.device) -> 
             for seed in params.grid.seeds
         ]
     )
-    half_width = partial(t_half_width, confidence=params.analysis.confidence)
+    confidence = params.analysis.confidence
     table: pd.DataFrame = rows.groupby("partition", sort=False).agg(
-        seeds=("seed", "count"),
-        G=("G", mean_of_all),
-        G_half_width=("G", half_width),
-        B=("B", mean_of_all),
-        B_half_width=("B", half_width),
+        seeds=("seed", "count"), **over_seeds("G", "G", confidence), **over_seeds("B", "B", confidence)
     )
     return table.reset_index()
 

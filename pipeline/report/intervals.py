@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,11 +36,23 @@ def mean_of_all(values: pd.Series) -> float:
     return float(array.mean()) if np.isfinite(array).all() else math.nan
 
 
+def over_seeds(name: str, column: str, confidence: float) -> dict[str, Any]:
+    """Return what pandas' ``agg`` takes to make ``name`` and ``name_half_width``, mean and interval of a column.
+
+    Example:
+        >>> table = pd.DataFrame({"defence": ["krum", "krum"], "seed": [0, 1], "test_accuracy": [0.5, 0.7]})
+        >>> means = table.groupby("defence").agg(**over_seeds("accuracy", "test_accuracy", 0.95))
+        >>> means.round(3).to_dict("list")
+        {'accuracy': [0.6], 'accuracy_half_width': [1.271]}
+    """
+    return {name: (column, mean_of_all), f"{name}_half_width": (column, partial(t_half_width, confidence=confidence))}
+
+
 def p_greater(differences: Sequence[float] | pd.Series) -> float:
     """Return the p-value of the one-sided paired t-test: P(T >= t) if the mean difference is 0 or less.
 
-    t = mean / (sd / sqrt(k)) over k ``differences``, one a seed. Where all k are equal there is no spread for a t-test
-    to go by: the p-value is then that of the sign test, 2^-k if they are positive, else 1. NaN for fewer than two
+    t = mean / (sd / sqrt(k)) over k ``differences``, one per seed. Where all k are equal, a t-test has no spread to go
+    by: the p-value is then that of the sign test, 2^-k if they are positive, else 1. NaN for fewer than two
     differences, and where one of them is not finite.
 
     Example:
@@ -58,7 +72,7 @@ def p_greater(differences: Sequence[float] | pd.Series) -> float:
 
 
 def holm(p_values: Sequence[float] | pd.Series) -> np.ndarray:
-    """Return Holm's adjusted p-values, in the order given; NaN stays NaN and counts as no comparison.
+    """Return Holm's adjusted p-values, in the order given; NaN stays NaN and is not counted as a comparison.
 
     With p_(1) <= ... <= p_(m), the i-th becomes max over j <= i of min(1, (m - j + 1) p_(j)).
 

@@ -1,4 +1,4 @@
-"""Published results beside ours: one row for each (attack, defence, partition) of a table that a paper printed."""
+"""Published results beside ours: one row per (attack, defence, partition) of a table printed in a paper."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from pipeline.core.errors import UserError
 from pipeline.report.analysis import GROUP
 
 NUMBERS = ["mean", "sd"]
-COLUMNS = [*GROUP, *NUMBERS, "unit", "source"]
+COLUMNS = [*GROUP, *NUMBERS, "unit", "reference"]
 UNITS = {"percent": 0.01, "fraction": 1.0}
 
 
@@ -19,38 +19,38 @@ def read_published(path: Path) -> pd.DataFrame:
 
     Args:
         path: A CSV file with the columns attack, defence and partition (names in params.yaml), mean and sd over the
-            authors' runs (sd may be empty), unit (percent or fraction) and source.
+            authors' runs (sd may be empty), unit (percent or fraction) and reference.
 
     Returns:
-        ``GROUP``, ``published`` and ``published_sd`` (fractions, the latter NaN where none is given), ``source``.
+        ``GROUP``, ``published`` and ``published_sd`` (fractions, the latter NaN where none is given), ``reference``.
 
     Raises:
-        UserError: The file is missing, holds other columns, no number, an unknown unit or a row twice.
+        UserError: The file is missing, has other columns, a faulty number, an unknown unit or a row twice.
     """
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
         raise UserError(f"analysis.published = {str(path)!r}: no such file") from None
     except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"analysis.published = {str(path)!r}: no CSV file ({error})") from None
+        raise UserError(f"analysis.published = {str(path)!r}: not a CSV file ({error})") from None
     fault = _fault(rows)
     if fault:
         raise UserError(f"{path}: {fault}")
     scale = rows["unit"].map(UNITS)
     numbers = {"published": _numbers(rows["mean"]) * scale, "published_sd": _numbers(rows["sd"]) * scale}
-    return rows[GROUP].assign(**numbers, source=rows["source"])
+    return rows[GROUP].assign(**numbers, reference=rows["reference"])
 
 
 def _fault(rows: pd.DataFrame) -> str | None:
-    """Return what is wrong with the first faulty row, counted from 1 without the heading."""
+    """Return what is wrong with the first faulty row, counted from 1 below the heading."""
     if list(rows.columns) != COLUMNS:
         return f"the columns should be {', '.join(COLUMNS)}, not {', '.join(rows.columns)}"
     faults = {
         "a name is empty": (rows[GROUP] == "").any(axis=1),
-        "this attack, defence and partition stood there before": rows.duplicated(GROUP),
+        "this attack, defence and partition are there already": rows.duplicated(GROUP),
         f"the unit should be {allowed('', UNITS)}": ~rows["unit"].isin(list(UNITS)),
-        "the mean is no number": _numbers(rows["mean"]).isna(),
-        "the sd is no number": _numbers(rows["sd"]).isna() & (rows["sd"] != ""),
+        "the mean is not a number": _numbers(rows["mean"]).isna(),
+        "the sd is not a number": _numbers(rows["sd"]).isna() & (rows["sd"] != ""),
     }
     found = [f"row {int(np.argmax(where)) + 1}: {fault}" for fault, where in faults.items() if where.any()]
     return found[0] if found else None
@@ -69,12 +69,12 @@ def beside(published: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
         compared: Of :func:`pipeline.report.analysis.comparison`.
 
     Returns:
-        A row for each published one, in order: ``GROUP``, ``published``, ``published_sd``, ``ours``,
-        ``ours_half_width``, ``difference`` (ours minus published) and ``source``; NaN where we have not trained it.
+        One row per published row, in order: ``GROUP``, ``published``, ``published_sd``, ``ours``,
+        ``ours_half_width``, ``difference`` (ours minus published) and ``reference``; NaN where it was not trained here.
 
     Example:
         >>> names = {"attack": ["alie"], "defence": ["krum"], "partition": ["iid"]}
-        >>> theirs = pd.DataFrame({**names, "published": [0.5], "published_sd": [0.1], "source": ["table 1"]})
+        >>> theirs = pd.DataFrame({**names, "published": [0.5], "published_sd": [0.1], "reference": ["table 1"]})
         >>> ours = pd.DataFrame({**names, "accuracy": [0.75], "accuracy_half_width": [0.02]})
         >>> float(beside(theirs, ours)["difference"].iloc[0])
         0.25
@@ -83,4 +83,4 @@ def beside(published: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
     measured = measured.rename(columns={"accuracy": "ours", "accuracy_half_width": "ours_half_width"})
     both = published.merge(measured, how="left", on=GROUP)
     both["difference"] = both["ours"] - both["published"]
-    return both[[*GROUP, "published", "published_sd", "ours", "ours_half_width", "difference", "source"]]
+    return both[[*GROUP, "published", "published_sd", "ours", "ours_half_width", "difference", "reference"]]

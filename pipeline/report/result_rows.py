@@ -1,8 +1,8 @@
 """The rows that ``compare`` sets side by side, read from a folder or from a revision of the git repository.
 
 A row is one of ``results/summary.json``, a file of ``results/metrics`` or, where both sides have ``reports/``, a row of
-one of its ``TABLES``. Left out are trials, which are how a search went and not what it found, and tables that repeat
-the numbers of others (pareto, breakdown, published, plots).
+one of its ``TABLES``. Left out are the trials, which say how a search went and not what it found, and the tables that
+repeat numbers of others (pareto, breakdown, published, plots).
 """
 
 import csv
@@ -19,25 +19,25 @@ from pydantic import TypeAdapter
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
+from pipeline.report.analysis import GROUP
 from pipeline.report.computed_on import TRACKED
 
 Value = str | bool | int | float | None
-Key = tuple[str, ...]  # where a row stands, then its names
+Key = tuple[str, ...]  # the file or section a row comes from, then its names
 Row = dict[str, Value]
 Rows = dict[Key, Row]
 
 IN_GIT = ("params.yaml", "results/summary.json", "results/metrics", TRACKED.as_posix())
-GROUP = ("attack", "defence", "partition")
 TABLES = {
     "cells.csv": (*GROUP, "seed"),
-    "comparison.csv": GROUP,
+    "comparison.csv": tuple(GROUP),
     "curves.csv": (*GROUP, "steps_done"),
     "confirmation.csv": ("study", "defence", "byzantine", "candidate"),
     "literature_and_found.csv": ("study", "defence", "byzantine"),
     "transfer.csv": ("study", "from_defence", "to_defence"),
     "partitions.csv": ("partition",),
 }
-# The summary's short names; every other half width has the name of its number in front.
+# The summary's short names; any other half width is named after its number.
 FULL_NAMES = {"half_width": "degradation_half_width", "found_half_width": "found_degradation_half_width"}
 
 
@@ -51,10 +51,10 @@ class Side:
 
 @contextmanager
 def opened(root: Path, to: str) -> Iterator[Side]:
-    """Yield the side that ``to`` names, a folder or a revision; the latter's files lie in a temporary folder meanwhile.
+    """Yield the side that ``to`` names, a folder or a revision, whose files then lie in a temporary folder meanwhile.
 
     Raises:
-        UserError: ``to`` is neither, or ``root`` is in no git repository.
+        UserError: ``to`` is neither, or ``root`` is not in a git repository.
     """
     if to and Path(to).is_dir():
         yield Side(to, Path(to))
@@ -92,7 +92,7 @@ def read_both(here: Side, there: Side) -> tuple[Rows, Rows]:
     """Return the rows of both sides.
 
     Raises:
-        UserError: A side has no results, or damaged ones.
+        UserError: The results of a side are missing or damaged.
     """
     ours, theirs = _results(here), _results(there)
     for name in TABLES:
@@ -150,5 +150,5 @@ def _cell(text: str) -> Value:
 
 
 def _number(value: Value) -> Value:
-    """Return None for NaN, which would not be equal to itself; both say that there is no number."""
+    """Return None for NaN, which is not equal to itself; both mean that there is no number."""
     return None if isinstance(value, float) and isnan(value) else value

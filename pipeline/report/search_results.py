@@ -31,9 +31,9 @@ class StudyResult:
             ``choices``), ``literature`` (attack -> list of parameters, the default first, at the threat of
             params.yaml), ``absent`` (``defence``, ``byzantine``, ``reason``), ``stopped_after`` (trials),
             ``files`` (table -> sha256 of its file).
-        trials: A row a (defence, byzantine, trial, seed), on validation data.
-        confirmation: A row a (defence, byzantine, candidate, seed), on test data and fresh seeds.
-        transfer: A row a (from_defence, to_defence, seed), on the confirmation's seeds; None where none was made.
+        trials: One row per (defence, byzantine, trial, seed), on validation data.
+        confirmation: One row per (defence, byzantine, candidate, seed), on test data with fresh seeds.
+        transfer: One row per (from_defence, to_defence, seed), with the confirmation's seeds; None where there is none.
     """
 
     name: str
@@ -76,5 +76,5 @@ def _read(folder: Path, title: str, written: str) -> pd.DataFrame:
 
 
 def _as_json(value: Any) -> Any:
-    """Return ``value`` as it comes back from a JSON file: tuples as lists."""
+    """Return ``value`` as it would come back from a JSON file: tuples as lists."""
     return json.loads(json.dumps(value))

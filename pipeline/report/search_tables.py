@@ -1,21 +1,20 @@
-"""From search studies to tables: pure functions, with Student-t intervals and paired tests over seeds.
+"""From the studies of the search to tables: pure functions, with Student-t intervals and paired tests over seeds.
 
 Degradations are fractions: the clean accuracy of the same defence and seed minus the attacked one. Candidates of one
-defence share their seeds, so every difference is paired. ``byzantine`` is b, in mode breakdown also the tolerated f.
+defence share their seeds, so every difference is paired. ``byzantine`` is b and in mode breakdown also the tolerated f.
 """
 
 import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from pipeline.report.intervals import holm, mean_of_all, p_greater, t_half_width
+from pipeline.report.intervals import holm, mean_of_all, over_seeds, p_greater, t_half_width
 from pipeline.report.search_results import StudyResult
+from pipeline.search.pareto import non_dominated
 
 CELL = ["study", "mode", "defence", "byzantine"]
 WHAT = ["attack", "parameters", "strength"]
@@ -31,10 +30,10 @@ class SearchTables:
         trials: Of :func:`trials_table`.
         confirmed: Of :func:`confirmation_table`.
         compared: Of :func:`literature_and_found`.
-        at_threat: The rows of ``compared`` with the threat's number of attackers, of the modes strength and worst.
+        at_threat: The rows of ``compared`` with the threat's number of attackers, in the modes strength and worst.
         worst: For the candidates ``literature`` and ``found``, what hurts each defence most: :func:`worst_confirmed`.
-        front: Of :func:`pareto_front`; empty where no study has the mode stealth.
-        breakdown: Of :func:`breakdown_curves`; empty where no study has the mode breakdown.
+        front: Of :func:`pareto_front`; empty where no study is in mode stealth.
+        breakdown: Of :func:`breakdown_curves`; empty where no study is in mode breakdown.
         transfer: Of :func:`transfer_table`; empty where no strength was transferred.
     """
 
@@ -76,7 +75,7 @@ def search_tables(
 
 
 def search_files(tables: SearchTables) -> dict[str, pd.DataFrame]:
-    """Return the tables that are not empty, by the name of their file."""
+    """Return the tables that are not empty, by the names of their files."""
     named = {
         "trials": tables.trials,
         "confirmation": tables.confirmed,
@@ -89,7 +88,7 @@ def search_files(tables: SearchTables) -> dict[str, pd.DataFrame]:
 
 
 def in_order(study: StudyResult, defences: Sequence[str]) -> StudyResult:
-    """Return ``study`` with the rows of its tables by number of attackers, then by defence in the order given."""
+    """Return ``study`` with the rows of its tables ordered by number of attackers, then by defence as given."""
     place = {defence: position for position, defence in enumerate(defences)}
 
     def ordered(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -104,13 +103,13 @@ def in_order(study: StudyResult, defences: Sequence[str]) -> StudyResult:
 
 
 def trials_table(studies: Sequence[StudyResult], confidence: float) -> pd.DataFrame:
-    """Return one row a (study, defence, byzantine, trial), measured on validation data."""
+    """Return one row per (study, defence, byzantine, trial), measured on validation data."""
     rows = pd.concat([_named(study, study.trials) for study in studies], ignore_index=True)
     return _over_seeds(rows, [*CELL, "trial", "origin", *WHAT], confidence)
 
 
 def confirmation_table(studies: Sequence[StudyResult], confidence: float) -> pd.DataFrame:
-    """Return one row a (study, defence, byzantine, candidate), measured on test data and fresh seeds."""
+    """Return one row per (study, defence, byzantine, candidate), measured on test data with fresh seeds."""
     rows = pd.concat([_named(study, study.confirmation) for study in studies], ignore_index=True)
     return _over_seeds(rows, [*CELL, "candidate", "trial", *WHAT], confidence)
 
@@ -121,27 +120,24 @@ def _named(study: StudyResult, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _over_seeds(rows: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
-    half_width = partial(t_half_width, confidence=confidence)
     measured: pd.DataFrame = rows.groupby(keys, sort=False, dropna=False).agg(
         seeds=("seed", "count"),
         diverged=("diverged", "sum"),
         clean=("clean_accuracy", mean_of_all),
-        accuracy=("attacked_accuracy", mean_of_all),
-        accuracy_half_width=("attacked_accuracy", half_width),
-        degradation=("degradation", mean_of_all),
-        degradation_half_width=("degradation", half_width),
-        flagged=("flagged", mean_of_all),
-        flagged_half_width=("flagged", half_width),
+        **over_seeds("accuracy", "attacked_accuracy", confidence),
+        **over_seeds("degradation", "degradation", confidence),
+        **over_seeds("flagged", "flagged", confidence),
     )
     return measured.reset_index()
 
 
 def literature_and_found(studies: Sequence[StudyResult], confirmed: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Return one row a (study, defence, byzantine > 0) for which an attack was found.
+    """Return one row per (study, defence, byzantine > 0) for which an attack was found.
 
     ``difference`` is the degradation of the found attack minus that of the literature's, paired by seed, with its
-    t-interval. ``p`` is the one-sided paired t-test's, ``p_adjusted`` Holm's over all rows, ``significant`` whether the
-    latter is at most 1 - ``confidence``. What the literature lacks is NaN, and ``significant`` False.
+    t-interval. ``p`` is that of the one-sided paired t-test, ``p_adjusted`` the same after Holm's adjustment over all
+    rows, and ``significant`` says whether the latter is at most 1 - ``confidence``. Where the literature gives no
+    strength, its columns and the difference are NaN and ``significant`` is False.
     """
     both = _side(confirmed, LITERATURE).merge(_side(confirmed, FOUND), how="right", on=CELL)
     differences = [row for study in studies for row in _differences(study, confidence)]
@@ -175,7 +171,7 @@ def _differences(study: StudyResult, confidence: float) -> Iterator[dict[str, An
 
 
 def at_threat(table: pd.DataFrame, byzantine: int) -> pd.DataFrame:
-    """Return the rows that one table may compare across studies: the threat's b, one objective."""
+    """Return the rows that can be compared across studies: the threat's b, and damage as the only objective."""
     return table[(table["byzantine"] == byzantine) & table["mode"].isin(["strength", "worst"])]
 
 
@@ -186,10 +182,10 @@ def worst_confirmed(confirmed: pd.DataFrame, candidate: str) -> pd.DataFrame:
 
 
 def pareto_front(trials: pd.DataFrame, confirmed: pd.DataFrame) -> pd.DataFrame:
-    """Return the trials of mode stealth that no other trial of their defence beats, by rising share flagged.
+    """Return the trials of mode stealth that no other trial of their defence beats, in order of the share flagged.
 
-    Beside the validation values stand those on test data and fresh seeds (``confirmed_...``), NaN for a trial that was
-    not rerun.
+    The values on validation data are followed by those on test data with fresh seeds (``confirmed_...``), NaN for a
+    trial that was not rerun.
     """
     stealth = trials[trials["mode"] == "stealth"]
     fronts = [rows[non_dominated(rows)].sort_values("flagged") for _, rows in stealth.groupby(CELL, sort=False)]
@@ -201,29 +197,14 @@ def pareto_front(trials: pd.DataFrame, confirmed: pd.DataFrame) -> pd.DataFrame:
     return front.merge(rerun, how="left", on=[*CELL, "trial"])
 
 
-def non_dominated(rows: pd.DataFrame) -> np.ndarray:
-    """Return which rows no other row dominates: not less degradation, not more flagged, and better in one of them.
-
-    Example:
-        >>> table = pd.DataFrame({"degradation": [0.5, 0.4, 0.4, 0.6], "flagged": [0.2, 0.1, 0.3, 0.9]})
-        >>> non_dominated(table).tolist()
-        [True, True, False, True]
-    """
-    gained, shown = rows["degradation"].to_numpy(), rows["flagged"].to_numpy()
-    as_good = (gained >= gained[:, None]) & (shown <= shown[:, None])
-    better = (gained > gained[:, None]) | (shown < shown[:, None])
-    dominated: np.ndarray = np.any(as_good & better, axis=1)
-    return ~dominated
-
-
 def breakdown_curves(confirmed: pd.DataFrame) -> pd.DataFrame:
-    """Return the degradation against f of the literature's and of the found attack, of mode breakdown."""
+    """Return the degradation against f under the literature's and the found attack, for mode breakdown."""
     rows = confirmed[(confirmed["mode"] == "breakdown") & confirmed["candidate"].isin([LITERATURE, FOUND])]
     return rows[[*CELL, "candidate", *WHAT, "seeds", "diverged", "accuracy", *EFFECT]].reset_index(drop=True)
 
 
 def transfer_table(studies: Sequence[StudyResult], confidence: float) -> pd.DataFrame:
-    """Return one row a (study, from_defence, to_defence): what a strength found for one defence does to another.
+    """Return one row per (study, from_defence, to_defence): what a strength found for one defence does to another.
 
     ``own`` is the degradation of ``to_defence`` under the strength found for itself, and ``lost`` = own - degradation,
     paired by seed, with its t-interval. On the diagonal ``lost`` is 0.
@@ -236,16 +217,16 @@ def transfer_table(studies: Sequence[StudyResult], confidence: float) -> pd.Data
 def _moved(name: str, transfer: pd.DataFrame, confidence: float) -> Iterator[dict[str, Any]]:
     pairs = transfer.groupby(["from_defence", "to_defence"], sort=False)
     effects = {pair: rows.set_index("seed")["degradation"] for pair, rows in pairs}
-    for (source, target), effect in effects.items():
-        lost = effects[target, target] - effect
+    for (from_defence, to_defence), effect in effects.items():
+        lost = effects[to_defence, to_defence] - effect
         yield {
             "study": name,
-            "from_defence": source,
-            "to_defence": target,
+            "from_defence": from_defence,
+            "to_defence": to_defence,
             "seeds": len(effect),
             "degradation": mean_of_all(effect),
             "degradation_half_width": t_half_width(effect, confidence),
-            "own": mean_of_all(effects[target, target]),
+            "own": mean_of_all(effects[to_defence, to_defence]),
             "lost": mean_of_all(lost),
             "lost_half_width": t_half_width(lost, confidence),
         }

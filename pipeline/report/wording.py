@@ -1,61 +1,42 @@
-"""Numbers and tables in Markdown, and what a section of the report is made of."""
+"""Numbers and parameters in words."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-from pipeline.report.figures import Figure
-
-
-@dataclass(frozen=True)
-class Section:
-    """Figures of one kind.
-
-    Attributes:
-        heading: Without Markdown's marks.
-        reading: How to read the figures.
-        figures: By file name (without ending).
-        table: What stands before them, in Markdown; empty for nothing.
-        drawn: Names of further figures, whose files others write.
-    """
-
-    heading: str
-    reading: str
-    figures: Mapping[str, Figure]
-    table: str = ""
-    drawn: Sequence[str] = ()
-
-    def markdown(self) -> list[str]:
-        """Return the paragraphs, with links to the figures."""
-        return [f"### {self.heading}", *([self.table] if self.table else []), self.reading, *self.links()]
-
-    def links(self) -> list[str]:
-        """Return a link to every figure."""
-        return [f"![{self.heading}: {name}](figures/{name}.png)" for name in (*self.figures, *self.drawn)]
 
 
 def described(content: Mapping[str, Any], leave_out: Sequence[str] = ()) -> str:
-    """Return a component's content in words.
+    """Return a component's content in words, its name first.
 
     Example:
         >>> described({"name": "mlp", "hidden": [32, 16], "schedule": {"name": "constant"}})
         'mlp; hidden 32, 16; schedule constant'
     """
-    details = [f"{key} {_value(value)}" for key, value in content.items() if key != "name" and key not in leave_out]
-    return "; ".join([content["name"], *details]).replace("_", " ")
+    name = [content["name"]] if "name" in content else []
+    details = [f"{key} {_value(value)}" for key, value in content.items() if key not in ("name", *leave_out)]
+    return "; ".join([*name, *details]).replace("_", " ")
 
 
 def _value(value: Any) -> str:
     if isinstance(value, dict):
         return described(value)
     if isinstance(value, list):
-        return listed(value)
+        return ", ".join(map(str, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def listed(values: Sequence[Any]) -> str:
-    """Return the values with commas between them."""
-    return ", ".join(map(str, values))
+def in_words(attack: str, parameters: str) -> str:
+    """Return an attack with its parameters (JSON), the strength first.
+
+    Example:
+        >>> in_words("alie", '{"sign": -1, "strength": 0.6942}')
+        'alie 0.694, sign -1'
+    """
+    values = json.loads(parameters)
+    strength = f" {values.pop('strength'):.3g}" if "strength" in values else ""
+    short = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in values.items()}
+    return ", ".join([f"{attack}{strength}", *(f"{name} {value}" for name, value in short.items())])
 
 
 def percent(fraction: float) -> str:
@@ -63,7 +44,44 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.3g}"
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def points(fraction: float, sign: str = "") -> str:
+    """Return a fraction in percentage points, n/a if it is not known.
+
+    Args:
+        fraction: A difference of accuracies.
+        sign: ``+`` to give positive numbers their sign, too.
+    """
+    return f"{100 * fraction:{sign}.1f}" if math.isfinite(fraction) else "n/a"
+
+
+def uncertain(value: float, half_width: float) -> str:
+    """Return ``mean ± half width`` of fractions, in percent; n/a stands for what is not known.
+
+    Example:
+        >>> uncertain(0.5, 0.012), uncertain(0.5, float("nan"))
+        ('50.0 ± 1.2', '50.0 ± n/a')
+    """
+    return f"{points(value)} ± {points(half_width)}"
+
+
+def interval(row: Mapping[str, Any], name: str) -> str:
+    """Return a number of a table's row with its half width, written as :func:`uncertain` does."""
+    return uncertain(row[name], row[f"{name}_half_width"])
+
+
+def three_digits(row: Mapping[str, Any], name: str) -> str:
+    """Return a number of a table's row with its half width, three digits each; n/a stands for what is not known."""
+    numbers = (row[name], row[f"{name}_half_width"])
+    return " ± ".join(f"{number:.3g}" if math.isfinite(number) else "n/a" for number in numbers)
+
+
+def p_value(p: float) -> str:
+    """Return a p-value with two digits.
+
+    Example:
+        >>> p_value(0.034), p_value(0.00002), p_value(float("nan"))
+        ('0.034', '< 0.001', 'n/a')
+    """
+    if not math.isfinite(p):
+        return "n/a"
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"

@@ -15,13 +15,13 @@ from pipeline.runs.store import number_or_none
 from pipeline.simulator.cell import Cell
 from pipeline.simulator.loop import Result
 
-Split = Literal["validation", "test"]
+SplitName = Literal["validation", "test"]
 
 
 class Outcome(NamedTuple):
     """How one cell ended: accuracy (fraction) on one split, whether training diverged, what a filter would flag.
 
-    ``flagged`` is the mean share of Byzantine vectors (``detection.py``); None where nobody asked.
+    ``flagged`` is the mean share of Byzantine vectors (``detection.py``); None where it was not measured.
     """
 
     accuracy: float
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Trains a cell the first time it is asked for.
+    """Trains a cell when its outcome is first needed.
 
     Every outcome is kept in ``.cellcache/evaluations``, so a killed search goes on where it was, and the studies share
     their clean references.
@@ -41,8 +41,8 @@ class Evaluator:
     trainer: Trainer
     data_hash: str
 
-    def outcomes(self, cells: Sequence[Cell], split: Split, title: str, detect: bool = False) -> list[Outcome]:
-        """Return the outcome of every cell on ``split``; with ``detect`` what a filter would flag, too."""
+    def outcomes(self, cells: Sequence[Cell], split: SplitName, title: str, detect: bool = False) -> list[Outcome]:
+        """Return the outcome of every cell on ``split``; with ``detect`` also what a filter would flag."""
         files = [self._file(cell, split) for cell in cells]
         known = [_read(file) for file in files]
         unknown = [
@@ -59,7 +59,7 @@ class Evaluator:
                 bar.advance(len(positions))
         return [Outcome(**read_json(file)) for file in files]
 
-    def _file(self, cell: Cell, split: Split) -> Path:
+    def _file(self, cell: Cell, split: SplitName) -> Path:
         return (
             self.root
             / CACHE
@@ -68,7 +68,7 @@ class Evaluator:
         )
 
 
-def _outcome(result: Result, split: Split) -> Outcome:
+def _outcome(result: Result, split: SplitName) -> Outcome:
     flagged = result.steps.get("flagged")
     share = None if flagged is None else number_or_none(float(np.nanmean(flagged)))
     return Outcome(result.final[f"{split}_accuracy"], bool(result.final["diverged"]), share)

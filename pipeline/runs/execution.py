@@ -32,7 +32,7 @@ def device(name: str) -> torch.device:
     """Return the device that ``execution.device`` stands for.
 
     Raises:
-        UserError: A GPU is asked for and there is none.
+        UserError: ``cuda`` was chosen and there is no GPU.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("execution.device = 'cuda': PyTorch sees no GPU here; 'auto' takes the CPU then")
@@ -73,7 +73,7 @@ def trainer(data: Path, execution: Execution, most: int | None = None) -> Iterat
         most: Cells that will be trained, where that is known; no more processes are started.
 
     Raises:
-        UserError: The file is no data set, or there is no such device.
+        UserError: The file does not hold a data set, or there is no such device.
     """
     on, dataset = device(execution.device), load(data)
     count = processes(execution.processes, on)

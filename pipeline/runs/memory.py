@@ -15,7 +15,7 @@ def available() -> int:
 
 
 def _left_in_groups() -> Iterator[int]:
-    """Yield what each limited control group around this process leaves; the cache of files is no use of it."""
+    """Yield what each limited control group around this process leaves; the file cache does not count as used."""
     for folder, names in _groups():
         limit = _number(folder / names[0])
         used = _number(folder / names[1])

@@ -38,7 +38,7 @@ Sampler = Literal["gp", "tpe", "cmaes", "qmc", "random", "nsgaii"]
 Values = Annotated[tuple[Value, ...], Field(strict=False, min_length=1)]
 
 
-class Study(Schema):
+class StudyEntry(Schema):
     """What is searched: attacks, and where their own spaces are not meant, the space."""
 
     mode: Literal["strength", "worst", "stealth", "breakdown"]
@@ -84,7 +84,9 @@ class Execution(Schema):
     """Where and how to compute; no part of any result's identity."""
 
     device: Literal["auto", "cpu", "cuda"]
-    processes: Processes = Field(description="that train at a time, a thread each; auto: one a core, on GPUs one a GPU")
+    processes: Processes = Field(
+        description="that train at a time, with one thread each; auto: one per core, or one per GPU"
+    )
     memory_gb: float | None = Field(
         gt=0, description="memory of a batch, for each process; null: a share of what is free"
     )
@@ -102,7 +104,7 @@ class Params(Schema):
     defences: dict[Name, Defence]
     attacks: dict[Name, Annotated[Attack, ATTACKS]]
     grid: Grid
-    studies: dict[Name, Study]
+    studies: dict[Name, StudyEntry]
     search: Search
     analysis: Analysis
     execution: Execution

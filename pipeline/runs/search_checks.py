@@ -75,16 +75,16 @@ def _spaces_fit(sections: Sections) -> Iterator[str]:
                 continue
             if not space:
                 yield f"{here}: {attack.name!r} has nothing to search; name its parameters here"
-            first = _published(attack, space, sections["threat"])
+            first = literature(attack, space, sections["threat"])
             published += len(first)
             yield from _values_fit(attack, space, first, sections["threat"], here)
         if published > trials:
             yield f"search.trials = {trials}: {path} tries {published} published values first"
 
 
-def _published(attack: Any, space: Space, threat: Threat) -> list[dict[str, Any]]:
-    """Return the values of what is searched that are tried first."""
-    base = {parameter: getattr(attack, parameter) for parameter in space}
+def literature(attack: Any, space: Space, threat: Threat) -> list[dict[str, Any]]:
+    """Return the published values of the parameters in ``space``, the default first; none where there are none."""
+    base = {parameter: getattr(attack, parameter) for parameter in space if parameter != "strength"}
     if not isinstance(attack, TunableAttack):
         return [base]
     return [{**base, "strength": theta} for theta in attack.literature(threat.received, threat.tolerated)]

@@ -1,4 +1,4 @@
-"""The cells of a row on disk: a folder each, whole or absent, kept while its key matches.
+"""The cells of a row on disk, one folder per cell, whole or absent, kept while its key matches.
 
 A cell's folder holds ``cell.json`` (key, content, final metrics), ``steps.csv`` (diagnostics of every step) and
 ``evaluations.csv``. A cell that the row no longer holds moves to ``.cellcache/<key>``; one that comes back is taken
@@ -9,7 +9,7 @@ import csv
 import math
 import shutil
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,14 +140,6 @@ def read(row: Path, planned: Planned) -> Record:
 def read_row(root: Path, cells: Sequence[Planned]) -> list[Record]:
     """Read the cells of one or more rows, in order."""
     return [read(row_folder(root, planned.attack), planned) for planned in cells]
-
-
-def groups(records: Iterable[Record]) -> dict[tuple[str, str, str], list[Record]]:
-    """Return the records by attack, defence and partition, the seeds of each in order."""
-    by_group: dict[tuple[str, str, str], list[Record]] = {}
-    for record in records:
-        by_group.setdefault(record.planned.group, []).append(record)
-    return by_group
 
 
 def retire_rows(root: Path, trained: Sequence[str], searched: Sequence[str]) -> None:

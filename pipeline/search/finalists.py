@@ -6,16 +6,17 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pipeline.search.measure import means, of_target
+from pipeline.search.pareto import non_dominated
 from pipeline.search.study import Candidate, Parameters, Study, Target
 
 
 def finalists(study: Study, trials: pd.DataFrame) -> list[Candidate]:
     """Return what is confirmed for every target: the literature, and the worst trials or the Pareto front.
 
-    ``literature`` is the default, ``literature_2`` a further published value; in mode worst ``literature_<attack>`` the
-    default of each attack and ``literature`` the one of them that hurts most. ``found``, ``found_2``, ... are the
-    trials with the largest mean degradation, of equal ones the first; in mode stealth ``front_1``, ``front_2``, ... is
-    the Pareto front, from the largest degradation down.
+    ``literature`` is the default and ``literature_2`` a further published value; in mode worst, ``literature_<attack>``
+    is the default of each attack and ``literature`` the one that hurts most. ``found``, ``found_2``, ... are the trials
+    with the largest mean degradation (the earlier one where two are equal); in mode stealth, ``front_1``, ``front_2``,
+    ... are the Pareto front, from the largest degradation down.
     """
     ranked = means(trials).sort_values(["degradation", "trial"], ascending=[False, True], kind="stable")
     chosen = []
@@ -47,17 +48,14 @@ def _candidate(target: Target, label: str, ranked: pd.DataFrame, attack: str, pa
 
 
 def _worst(study: Study, target: Target, ranked: pd.DataFrame) -> Iterator[Candidate]:
-    kept, label = (front(ranked), "front") if study.mode == "stealth" else (ranked, "found")
-    count = len(kept) if study.mode == "stealth" else study.params.search.finalists
-    for rank, row in enumerate(kept.head(count).to_dict("records"), 1):
-        name = f"front_{rank}" if label == "front" else _numbered(label, rank)
-        yield Candidate(target, int(row["trial"]), name, row["attack"], json.loads(row["parameters"]))
-
-
-def front(ranked: pd.DataFrame) -> pd.DataFrame:
-    """Return the Pareto front of rows in falling order of degradation: each is flagged less than all before it."""
-    before = ranked["flagged"].cummin().shift(fill_value=float("inf"))
-    return ranked[ranked["flagged"] < before]
+    if study.mode == "stealth":
+        distinct = ranked.drop_duplicates(["degradation", "flagged"])
+        kept = distinct[non_dominated(distinct)]
+    else:
+        kept = ranked.head(study.params.search.finalists)
+    for rank, row in enumerate(kept.to_dict("records"), 1):
+        label = f"front_{rank}" if study.mode == "stealth" else _numbered("found", rank)
+        yield Candidate(target, int(row["trial"]), label, row["attack"], json.loads(row["parameters"]))
 
 
 def _numbered(label: str, rank: int) -> str:

@@ -1,4 +1,4 @@
-"""What candidates cost a defence: the accuracy of the clean run minus that of the attacked one, of the same seed."""
+"""What candidates cost a defence: the accuracy of the clean run minus that of the attacked run with the same seed."""
 
 import json
 import math
@@ -7,14 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.runs.evaluator import Evaluator, Outcome, Split
+from pipeline.runs.evaluator import Evaluator, Outcome, SplitName
 from pipeline.search.study import Candidate, Study, Target
 
 
 def measure(
-    study: Study, candidates: Sequence[Candidate], split: Split, evaluator: Evaluator, title: str
+    study: Study, candidates: Sequence[Candidate], split: SplitName, evaluator: Evaluator, title: str
 ) -> pd.DataFrame:
-    """Return a row for every candidate and seed, equal defences side by side in one batched program.
+    """Return one row per candidate and seed; runs with equal defences are trained in one batched program.
 
     Columns: defence, byzantine, trial, label, attack, parameters (JSON), seed, clean_accuracy, attacked_accuracy,
     degradation, diverged, flagged (share of the Byzantine vectors; empty unless the study's mode is stealth).
@@ -53,7 +53,7 @@ def _row(candidate: Candidate, seed: int, clean: Outcome, attacked: Outcome) -> 
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a row for every candidate: degradation and share of flagged vectors, the means over the seeds."""
+    """Return one row per candidate: the mean degradation and share of flagged vectors over the seeds."""
     keys = ["defence", "byzantine", "trial", "label", "attack", "parameters"]
     measured: pd.DataFrame = table.groupby(keys, sort=False)[["degradation", "flagged"]].mean().reset_index()
     return measured

@@ -1,4 +1,4 @@
-"""Who proposes what to try next: Optuna's samplers, asked and told in batches."""
+"""Optuna's samplers, which propose what to try next, asked and told in batches."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ Direction = Literal["maximize", "minimize"]
 
 
 def sampler(name: str, seed: int, startup: int, batch: int) -> BaseSampler:
-    """Return a sampler for a study whose first ``startup`` trials are given, asked for ``batch`` trials at once."""
+    """Return a sampler for a study with ``startup`` fixed first trials, asked for ``batch`` trials at once."""
     samplers = optuna.samplers
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -33,10 +33,10 @@ def sampler(name: str, seed: int, startup: int, batch: int) -> BaseSampler:
 
 
 class Asker:
-    """An Optuna study in memory: the proposals of ``first``, then the sampler's.
+    """An Optuna study in memory, which proposes ``first`` and then what its sampler draws.
 
     Args:
-        spaces: The space of every attack; of several, the attack is a parameter, too.
+        spaces: The space of every attack; where there are several, the attack is a parameter, too.
         first: What is tried first.
         sampler: Of :func:`sampler`.
         directions: ``maximize`` or ``minimize`` for each objective.
@@ -84,7 +84,7 @@ class Asker:
 
 
 def fixed(entry: Range | Choice) -> Value | None:
-    """Return the value of a choice that leaves none."""
+    """Return the only value of an entry that leaves no choice, None for any other entry."""
     return entry.values[0] if isinstance(entry, Choice) and len(entry.values) == 1 else None
 
 

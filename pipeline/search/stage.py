@@ -1,8 +1,8 @@
 """The stage ``search``: one study of params.yaml, from the first trial to the confirmed result.
 
-A study a defence (and number of Byzantine workers) maximises the degradation on validation data, the mean over the
-search's seeds. All trials of a round, of all defences and seeds, are trained together. What is confirmed is chosen
-before test data are read, and rerun on fresh seeds.
+For each defence (and number of Byzantine workers), an Optuna study of its own maximises the degradation on validation
+data, averaged over the search's seeds. All trials of a round are trained together, whatever their defence and seed.
+What is confirmed is chosen before test data are read, and rerun with fresh seeds.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ DIRECTIONS: dict[str, Direction] = {"degradation": "maximize", "flagged": "minim
 
 
 def search_study(root: Path, params: Params, name: str) -> None:
-    """Search, confirm and transfer; write the tables, then ``study.json``."""
+    """Search, confirm and transfer; write the tables first and ``study.json`` last."""
     study = Study(params, name)
     size = f"{len(study.targets)} x {params.search.trials} trials x {len(params.search.seeds)} seeds"
     with trainer(root / DATASET, params.execution) as processes:
@@ -45,7 +45,7 @@ def search_study(root: Path, params: Params, name: str) -> None:
 
 
 def _tables(study: Study, evaluator: Evaluator) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """Return the trials, and the table of each file by name."""
+    """Return the trials, and the tables by the names of their files."""
     trials = _search(study, evaluator)
     chosen = finalists(study, trials)
     confirmed = measure(study, chosen, "test", evaluator, f"confirm {study.name}")
@@ -56,14 +56,14 @@ def _tables(study: Study, evaluator: Evaluator) -> tuple[pd.DataFrame, dict[str,
 
 
 def _written(table: pd.DataFrame, label: str) -> pd.DataFrame:
-    """Return the columns of a file, ``label`` named and placed as what it says."""
+    """Return the table of a file: ``label`` gets a name of its own, and the columns that identify a row come first."""
     table = table.rename(columns={"label": label})
     first = ["defence", "byzantine", *(["trial", label] if label == "origin" else [label, "trial"])]
     return table[[*first, *(column for column in table if column not in first)]]
 
 
 def _search(study: Study, evaluator: Evaluator) -> pd.DataFrame:
-    """Ask every target's sampler for a batch, train them all, tell the samplers; repeat."""
+    """Ask every target's sampler for a batch, train all batches together, tell the samplers the results; repeat."""
     search, askers = study.params.search, {target: _asker(study, target) for target in study.targets}
     objectives = list(DIRECTIONS)[: 2 if study.mode == "stealth" else 1]
     rounds: list[pd.DataFrame] = []
@@ -91,7 +91,7 @@ def _asker(study: Study, target: Target) -> Asker:
 
 
 def _starts(study: Study) -> Iterator[int]:
-    """Yield how many trials are done before each round, until all are or the time is up."""
+    """Yield the number of trials done before each round, until all are done or the time is up."""
     search, started = study.params.search, monotonic()
     for done in range(0, search.trials, search.batch):
         if done and search.budget_minutes is not None and monotonic() - started > 60 * search.budget_minutes:
@@ -101,19 +101,19 @@ def _starts(study: Study) -> Iterator[int]:
 
 
 def _size(study: Study, target: Target, done: int) -> int:
-    """Return how many trials a round asks for; without Byzantine workers one is enough, all are the same."""
+    """Return how many trials a round asks for; without Byzantine workers one is enough, as all would be the same."""
     trials = study.params.search.trials if target.byzantine else 1
     return max(0, min(study.params.search.batch, trials - done))
 
 
 def _best(trials: pd.DataFrame) -> str:
-    """Return the largest degradation so far of every defence, in words."""
+    """Return in words the largest degradation of each defence so far."""
     best = means(trials).groupby("defence", sort=False)["degradation"].max()
     return "worst so far " + ", ".join(f"{defence} {value:.1%}" for defence, value in best.items())
 
 
 def _transfer(study: Study, chosen: list[Candidate], evaluator: Evaluator) -> pd.DataFrame:
-    """Return what the strength found for each defence costs every defence, on the confirmation's seeds."""
+    """Return what the strength found for each defence costs every defence, with the seeds of the confirmation."""
     found = [candidate for candidate in chosen if candidate.label == "found"]
     applied = [
         replace(candidate, target=to, label=candidate.target.defence) for to in study.targets for candidate in found

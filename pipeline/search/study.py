@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.attacks import Choice, Range, Space, TunableAttack, VectorAttack
+from pipeline.attacks import Choice, Range, Space, VectorAttack
 from pipeline.attacks.space import Value
 from pipeline.core.files import content_hash
 from pipeline.runs import params as parameters
 from pipeline.runs.params import Params
 from pipeline.runs.plan import planned
+from pipeline.runs.search_checks import literature
 from pipeline.simulator.cell import Cell, Threat
 
 Parameters = dict[str, Value]
@@ -30,7 +31,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Target:
-    """One defence against a number of Byzantine workers: what an own search is made for."""
+    """One defence against one number of Byzantine workers; each target has a search of its own."""
 
     defence: str
     byzantine: int
@@ -38,7 +39,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A proposal against a target; ``label`` is a trial's origin, or what is confirmed."""
+    """A proposal against a target; ``label`` is the origin of a trial, or the name of what is confirmed."""
 
     target: Target
     trial: int
@@ -49,29 +50,29 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Study:
-    """A study of params.yaml with everything that it refers to."""
+    """A study of params.yaml, with everything it refers to."""
 
     params: Params
     name: str
 
     @property
-    def declared(self) -> parameters.Study:
+    def declared(self) -> parameters.StudyEntry:
         """The entry of params.yaml."""
         return self.params.studies[self.name]
 
     @property
     def mode(self) -> str:
-        """What is searched for."""
+        """``strength``, ``worst``, ``stealth`` or ``breakdown``."""
         return self.declared.mode
 
     @property
     def sampler(self) -> str:
-        """Who proposes."""
+        """The name of the sampler."""
         return self.declared.sampler or self.params.search.sampler
 
     @cached_property
     def threats(self) -> dict[int, Threat]:
-        """The threat of every b: that of params.yaml; in mode breakdown f = b = 0, ..., floor((n - 1) / 2)."""
+        """The threat for each b: that of params.yaml; in mode breakdown, f = b = 0, ..., floor((n - 1) / 2)."""
         threat = self.params.threat
         if self.mode != "breakdown":
             return {threat.byzantine: threat}
@@ -79,7 +80,7 @@ class Study:
 
     @cached_property
     def unmet(self) -> dict[Target, str]:
-        """Why a defence cannot stand in a threat, for those that cannot."""
+        """Why a target cannot be trained, for each whose defence does not tolerate that many Byzantine workers."""
         reasons = {
             Target(name, b): self.params.defences[name].unmet(threat.received, threat.tolerated)
             for name in self.params.search.defences
@@ -89,13 +90,13 @@ class Study:
 
     @cached_property
     def targets(self) -> list[Target]:
-        """Every defence against every number of Byzantine workers that it can be told to tolerate."""
+        """Every defence against every number of Byzantine workers that it can tolerate."""
         pairs = [Target(name, b) for name in self.params.search.defences for b in self.threats]
         return [target for target in pairs if target not in self.unmet]
 
     @cached_property
     def spaces(self) -> dict[str, Space]:
-        """The space of every attack."""
+        """The space of each attack."""
         changes = self.declared.space
         path = f"studies.{self.name}.space"
         return {
@@ -109,20 +110,11 @@ class Study:
         return found
 
     def literature(self, name: str, byzantine: int) -> list[Parameters]:
-        """Return the published parameters of an attack, the default first; none where publications give none."""
-        attack, threat = self.attack(name), self.threats[byzantine]
-        base = self._base(name)
-        if not isinstance(attack, TunableAttack):
-            return [base]
-        strengths = attack.literature(threat.received, threat.tolerated)
-        return [{**base, "strength": theta} for theta in strengths]
-
-    def _base(self, name: str) -> Parameters:
-        """Return the values of params.yaml for what is searched, without the strength."""
-        return {p: getattr(self.attack(name), p) for p in self.spaces[name] if p != "strength"}
+        """Return the published parameters of an attack, the default first; empty where publications give none."""
+        return literature(self.attack(name), self.spaces[name], self.threats[byzantine])
 
     def startup(self, byzantine: int) -> list[Proposal]:
-        """Return what is tried first: the literature of every attack, then a grid over each, in turn."""
+        """Return what is tried first: every attack's published parameters, then points of a grid for each in turn."""
         published = {name: self.literature(name, byzantine) for name in self.spaces}
         first = [Proposal("literature", name, found) for name, several in published.items() for found in several]
         grids = [
@@ -132,30 +124,31 @@ class Study:
         return first + [grid[i] for i in range(longest) for grid in grids if i < len(grid)]
 
     def _grid(self, name: str, published: list[Parameters]) -> Iterator[Parameters]:
-        """Yield as many points as a batch has left: the strength evenly on its scale, the choices in turn."""
+        """Yield the points that fill a batch: the strength spaced evenly on its scale, the choices in turn."""
         space, count = self.spaces[name], max(0, self.params.search.batch - len(published))
         choices = {p: entry.values for p, entry in space.items() if isinstance(entry, Choice)}
         combinations = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
         strengths = _evenly(space["strength"], count) if "strength" in space else []
+        base = {p: getattr(self.attack(name), p) for p in space if p != "strength"}
         for position in range(count if strengths else min(count, len(combinations))):
-            point = {**self._base(name), **combinations[position % len(combinations)]}
+            point = {**base, **combinations[position % len(combinations)]}
             if strengths:
                 point["strength"] = strengths[position % len(strengths)]
             if not any(_alike(point, other) for other in published):
                 yield point
 
     def cell(self, target: Target, seed: int) -> Cell:
-        """Return the clean run of a target."""
+        """Return the run of a target without an attack."""
         clean = planned(self.params, "none", target.defence, self.params.search.partition, seed).cell
         return clean.replace(threat=self.threats[target.byzantine])
 
     def attacked(self, candidate: Candidate, seed: int) -> Cell:
-        """Return the run of a candidate."""
+        """Return the run of a target under a candidate."""
         attack = self.attack(candidate.attack).replace(**candidate.parameters)
         return self.cell(candidate.target, seed).replace(attack=attack)
 
     def description(self) -> dict[str, Any]:
-        """Return what the study searches, as JSON; ``settings`` changes with everything that its cells train with."""
+        """Return what the study searches, as JSON; ``settings`` is a hash of everything its cells are trained with."""
         search = self.params.search.content()
         search = {name: value for name, value in search.items() if name not in ("studies", "sampler")}
         return {
@@ -174,7 +167,7 @@ class Study:
         return self.attacked(Candidate(target, 0, first.origin, first.attack, first.parameters), seed=0)
 
     def key(self, data_hash: str, arithmetic: Mapping[str, str]) -> str:
-        """Return what changes with everything that changes the study's outcome, the source of training included."""
+        """Return a hash of everything that determines the study's outcome, the code of training included."""
         cells = [self._first(target).key(data_hash, arithmetic) for target in self.targets]
         return content_hash({"description": self.description(), "cells": cells})
 
@@ -186,9 +179,9 @@ def _described(entry: Range | Choice) -> dict[str, Any]:
 
 
 def rounded(value: Value, entry: Range | Choice) -> Value:
-    """Return a number to four digits, within its range; anything else as it is.
+    """Return a number rounded to four digits, within its range; anything else as it is.
 
-    A sampler's further digits depend on the processor, by way of the libraries that it computes with.
+    A sampler's further digits depend on the processor, because those of the libraries it computes with do.
 
     Example:
         >>> rounded(0.0428765, Range(0.01, 100.0, log=True))
@@ -207,6 +200,6 @@ def _evenly(entry: Range | Choice, count: int) -> list[float]:
 
 
 def _alike(point: Parameters, other: Parameters) -> bool:
-    """Return whether two points differ by less than 1 % in the strength and in nothing else."""
+    """Return whether two points differ in nothing but the strength, and in that by less than 1 %."""
     near = np.isclose(float(point.get("strength", 1)), float(other.get("strength", 1)), rtol=0.01)
     return bool(near) and {**point, "strength": 1} == {**other, "strength": 1}

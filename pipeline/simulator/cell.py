@@ -135,8 +135,9 @@ class Cell(Schema):
 
     @property
     def shared(self) -> str:
-        """What must be equal in one batch: all but defence, partition, seed, and the attack's strength and schedule."""
+        """What must be equal in a batch: all but defence, partition, seed, learning rate and the VARYING of attacks."""
         content = self.content()
+        content["training"].pop("learning_rate")
         for varying in VARYING:
             content["attack"].pop(varying, None)
         return content_hash({name: content[name] for name in ("model", "threat", "training", "attack")})

@@ -42,7 +42,7 @@ def step(program: Program, state: State, t: int | Tensor) -> tuple[State, Tensor
 
 @dataclass(frozen=True)
 class Result:
-    """What one cell gave.
+    """The result of one cell.
 
     Attributes:
         steps: ``STEP_METRICS``, each ``[T]``; with ``Program.detect`` also ``flagged``.

@@ -20,7 +20,7 @@ SAMPLES_AT_ONCE = 1000
 
 
 class Metric(NamedTuple):
-    """A metric's meaning, unit and better direction."""
+    """What a metric means, its unit, and which direction is better."""
 
     meaning: str
     unit: str
@@ -56,7 +56,7 @@ def diagnostics(honest: Tensor, losses: Tensor, aggregate: Tensor, byzantine_wei
         honest: ``[R, h, d]``, the honest vectors as sent.
         losses: ``[R, h]``, in nats.
         aggregate: ``[R, d]``.
-        byzantine_weight: ``[R]``, NaN where the rule is no weighted mean.
+        byzantine_weight: ``[R]``, NaN where the rule is not a weighted mean.
 
     Returns:
         ``[metrics, R]``, in the order of ``STEP_METRICS``.
@@ -112,7 +112,7 @@ class Dissimilarity(NamedTuple):
     (G, B)-gradient dissimilarity asks that ``mean_i |g_i - g|^2 <= G^2 + B^2 |g|^2`` at every point, g the mean of the
     g_i (Karimireddy et al. 2020, arXiv:1910.06378; Allouah et al. 2023, arXiv:2309.13591). One point gives no unique
     pair: the two numbers here are the least G with B = 0, and the least B with G = 0; every pair on the line between
-    (G^2, 0) and (0, B^2) meets it, too.
+    (G^2, 0) and (0, B^2) meets it as well.
 
     Attributes:
         g_squared: ``mean_i |g_i - g|^2``.
@@ -124,7 +124,7 @@ class Dissimilarity(NamedTuple):
 
 
 def dissimilarity(gradients: Tensor) -> Dissimilarity:
-    """Return the measured heterogeneity of ``gradients [n, d]``, one a worker.
+    """Return the measured heterogeneity of ``gradients [n, d]``, one per worker.
 
     Example:
         >>> dissimilarity(torch.tensor([[1.0, 2.0], [1.0, -2.0]]))

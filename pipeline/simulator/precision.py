@@ -24,7 +24,7 @@ def backend(name: str, model: Model, device: torch.device) -> Backend:
     """Return the function of :func:`backend_name`.
 
     Raises:
-        UserError: The chain rule is asked for, and the model is not made of linear layers and ReLU.
+        UserError: ``chain`` was chosen for a model that is not made of linear layers and ReLU.
     """
     if name == "chain" and model.cpu_gradients != "chain":
         raise UserError(f"execution.gradients = 'chain': needs a model of linear layers and ReLU, not {model.name!r}")

@@ -61,7 +61,7 @@ class Program:
         held: ``[R, w, m]``, sample numbers; those of a smaller share are followed by zeros.
         sizes: ``[R, n]``, how many samples each worker holds.
         minibatches: ``[R]``, random numbers of the minibatches.
-        rates: ``[T]``, learning rates.
+        rates: ``[T, R, 1]``, learning rates.
         initial: ``[R, d]``, initial parameters.
         adversary: ``[R]``, random numbers of the attack.
         server: ``[R]``, random numbers of the defence.
@@ -148,7 +148,7 @@ class Program:
             stream: ``[R]``.
 
         Returns:
-            ``[..., R, d]``, a memory for each defence, and ``[..., R, n]``, NaN where a rule is no weighted mean.
+            ``[..., R, d]``, a memory for each defence, and ``[..., R, n]``, NaN where a rule is not a weighted mean.
         """
         f = self.threat.tolerated
         results = [
@@ -206,7 +206,7 @@ def build(
         held=held.to(device),
         sizes=torch.stack([share.sizes for share in shares]).to(device),
         minibatches=Stream.of([cell.seed for cell in cells], "minibatches", device),
-        rates=(training.learning_rate * training.schedule.factors(training.steps)).to(device, dtype),
+        rates=_rates(cells).to(device, dtype),
         initial=_initial(network, cells, dtype).to(device),
         adversary=Stream.of([cell.seed for cell in cells], "attack", device),
         server=Stream.of([cell.seed for cell in cells], "defence", device),
@@ -242,6 +242,12 @@ def _side_by_side(defences: Sequence[Defence]) -> tuple[tuple[Defence, slice], .
         runs.append((defence, slice(start, end)))
         start = end
     return tuple(runs)
+
+
+def _rates(cells: Sequence[Cell]) -> Tensor:
+    """Return the learning rate of every step and replica, ``[T, R, 1]``, float64."""
+    of_cells = [cell.training.learning_rate * cell.training.schedule.factors(cell.training.steps) for cell in cells]
+    return torch.stack(of_cells, dim=-1)[..., None]
 
 
 def _ratios(cells: Sequence[Cell]) -> Tensor | None:

@@ -14,7 +14,7 @@ def update(
         params: x, ``[R, d]``.
         velocity: v, ``[R, d]``.
         direction: ``[R, d]``, the aggregate.
-        rate: Learning rate, a scalar or ``[R, 1]``.
+        rate: Learning rates, ``[R, 1]``.
         weight_decay: L2 coefficient, at least 0.
         momentum: Of the server, in [0, 1).
 
@@ -24,7 +24,7 @@ def update(
     Example:
         >>> import torch
         >>> one = torch.ones(1, 1)
-        >>> update(one, velocity=one, direction=2 * one, rate=torch.tensor(0.1), weight_decay=0.0, momentum=0.5)
+        >>> update(one, velocity=one, direction=2 * one, rate=torch.tensor([[0.1]]), weight_decay=0.0, momentum=0.5)
         (tensor([[0.7500]]), tensor([[2.5000]]))
     """
     velocity = momentum * velocity + (direction + weight_decay * params)

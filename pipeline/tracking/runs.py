@@ -1,4 +1,4 @@
-"""What MLflow is to show of each kind of result: experiments, runs, metrics, artifacts. Nothing here calls MLflow."""
+"""What MLflow shows of each kind of result: experiments, runs, metrics, artifacts. Nothing here calls MLflow."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from pipeline.simulator.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_M
 
 
 class Experiment(NamedTuple):
-    """An experiment of MLflow, with the columns and the filter of the view of its runs that is saved with it."""
+    """An experiment in MLflow, with the columns and the filter of the view that is saved with it."""
 
     name: str
     description: str
@@ -31,7 +31,7 @@ DESCRIPTION = "mlflow.note.content"
 VIEW = "mlflow.sharedViewState."
 TRAINING = ("test_accuracy", "test_accuracy_min", "test_accuracy_sd", "diverged")
 CONFIRMED = ("confirmed_degradation_literature", "confirmed_degradation_found", "trials")
-# The analysis has an experiment of its own: its metrics would be empty columns beside the training runs.
+# The analysis has its own experiment: beside the training runs, its metrics would be mostly empty columns.
 EXPERIMENTS = {
     "train": Experiment(
         "byzantine-training",
@@ -49,7 +49,7 @@ EXPERIMENTS = {
 
 
 def experiment_tags(experiment: Experiment) -> dict[str, str]:
-    """Return the description, and where columns are given, a saved view with them: MLflow shows no metric by itself."""
+    """Return the description and, where columns are given, a saved view: by default MLflow shows no metrics."""
     tags = {DESCRIPTION: experiment.description, "mlflow.experimentKind": "custom_model_development"}
     if experiment.columns:
         state = {"selectedColumns": experiment.columns, "searchFilter": experiment.filter}
@@ -58,7 +58,7 @@ def experiment_tags(experiment: Experiment) -> dict[str, str]:
 
 
 def view(name: str, state: Mapping[str, Any]) -> str:
-    """Return a saved view of the runs of an experiment, as MLflow's pages keep it in a tag."""
+    """Return a saved view of an experiment's runs, in the form in which MLflow's pages keep it in a tag."""
     return json.dumps({"name": name, "createdAt": int(time.time() * 1000), "state": json.dumps(state)})
 
 
@@ -75,10 +75,10 @@ class Heading:
     """What is known of a run before it has results.
 
     Attributes:
-        name: As shown.
-        key: Its identity: runs with one key hold the same.
-        tags: What it is looked up by.
-        params: Parameters by dotted path.
+        name: As it is shown.
+        key: Its identity: runs with the same key have the same content.
+        tags: What it can be looked up by.
+        params: The parameters by dotted path.
     """
 
     name: str
@@ -106,8 +106,21 @@ class StudyRuns(NamedTuple):
     view: str
 
 
+Group = tuple[str, str, str]  # attack, defence, partition
+Cell = TypeVar("Cell", Planned, Record)
+
+
+def by_group(cells: Iterable[Cell]) -> dict[Group, list[Cell]]:
+    """Return the cells by attack, defence and partition, the seeds of each in order."""
+    groups: dict[Group, list[Cell]] = {}
+    for cell in cells:
+        planned = cell.planned if isinstance(cell, Record) else cell
+        groups.setdefault(planned.group, []).append(cell)
+    return groups
+
+
 def group_heading(cells: Sequence[Planned], keys: Sequence[str]) -> Heading:
-    """Return the heading of the run that stands for the cells of all seeds of one attack, defence and partition."""
+    """Return the heading of the run for one attack, defence and partition, whose cells differ in their seed."""
     attack, defence, partition = cells[0].group
     content = cells[0].cell.content()
     del content["seed"]
@@ -120,7 +133,7 @@ def group_heading(cells: Sequence[Planned], keys: Sequence[str]) -> Heading:
 
 
 def group_content(records: Sequence[Record]) -> Content:
-    """Return learning curves and final metrics over the seeds of one group, with the values of each seed as files."""
+    """Return learning curves and final metrics over the seeds of one group, with the values of each seed in files."""
     seeds = [{"seed": record.planned.cell.seed, "key": record.key, **record.final} for record in records]
     artifacts = {
         "seeds.csv": _csv(pd.DataFrame(seeds)),
@@ -138,7 +151,7 @@ def mean_points(step: int, measured: Mapping[str, Any]) -> list[Point]:
 
 
 def finite(points: Iterable[Point]) -> list[Point]:
-    """Return the points that MLflow can show: it draws infinity as 1.8e308, and a NaN hides the last number."""
+    """Return the points that MLflow can show: it draws infinity as 1.8e308, and NaN hides the last number."""
     return [point for point in points if math.isfinite(point.value)]
 
 
@@ -175,7 +188,7 @@ def _by_seed(records: Sequence[Record], tables: Sequence[Mapping[str, np.ndarray
 
 
 def analysis_run(summary: Path, reports: Path) -> tuple[Heading, Content]:
-    """Return the run that holds the numbers of ``summary`` as metrics, and it and all of ``reports`` as artifacts."""
+    """Return the run with the numbers of ``summary`` as metrics, and that file and all of ``reports`` as artifacts."""
     files = {path.relative_to(reports).as_posix(): path for path in sorted(reports.rglob("*")) if path.is_file()}
     artifacts = {name: path.read_bytes() for name, path in {summary.name: summary, **files}.items()}
     key = content_hash({name: sha256(data).hexdigest() for name, data in artifacts.items()})

@@ -1,4 +1,4 @@
-"""What MLflow is to show of a search: a run for the study, below it one for every trial. Nothing here calls MLflow."""
+"""What MLflow shows of a search: a run for the study, and below it one for each trial. Nothing here calls MLflow."""
 
 import json
 import math
@@ -18,19 +18,19 @@ MEASURED = ["degradation", "attacked_accuracy", "clean_accuracy", "flagged"]
 
 
 def study_runs(study: StudyResult, folder: Path, pictures: Sequence[Path]) -> StudyRuns:
-    """Return the run of a study, a run for every trial, and a view that draws the trials.
+    """Return the run of a study, a run for each trial, and a view that draws the trials.
 
     Args:
-        study: What was found.
-        folder: Where its files lie.
-        pictures: Of this study.
+        study: The study, read back.
+        folder: The one with its files.
+        pictures: The files of its figures.
     """
     heading, content = _study_run(study, folder, pictures)
     return StudyRuns((heading, content), list(_trial_runs(study, heading.key)), _trials_view(study))
 
 
 def _trials_view(study: StudyResult) -> str:
-    """Return a view of the trials of one study: the largest degradation first, parallel coordinates and a scatter."""
+    """Return a view of one study's trials: the largest degradation first, parallel coordinates and a scatter plot."""
     parameters = sorted({name for space in study.description["spaces"].values() for name in space})
     names = ["defence", *(["attack"] if study.description["mode"] == "worst" else []), "origin", *parameters]
     section = {"uuid": "trials", "name": "Trials", "display": True, "isReordered": True, "columns": 1}
@@ -42,7 +42,7 @@ def _trials_view(study: StudyResult) -> str:
     state = {
         "selectedColumns": [*(f"metrics.`{name}`" for name in MEASURED), *(f"params.`{name}`" for name in names)],
         "searchFilter": f"tags.study = '{study.name}' AND tags.defence LIKE '%'",
-        "orderByKey": "metrics.`degradation`",  # an order other than by time does not hide trials below their study
+        "orderByKey": "metrics.`degradation`",  # an order by time would hide the trials below their study
         "orderByAsc": False,
         "runsHiddenMode": "SHOW_ALL",
         "compareRunSections": [section],
@@ -53,10 +53,10 @@ def _trials_view(study: StudyResult) -> str:
 
 
 def _study_run(study: StudyResult, folder: Path, pictures: Sequence[Path]) -> Whole:
-    """Return what was searched, the best and the confirmed values, files and pictures.
+    """Return what was searched, the best and the confirmed values, the files and the pictures.
 
-    Metrics are named ``<what>/<defence>``, their means over the defences ``<what>``; the step is b, the number of
-    Byzantine workers, so that a breakdown is a curve.
+    Metrics are named ``<what>/<defence>``, and their means over the defences ``<what>``. The step is b, the number of
+    Byzantine workers, so that a breakdown becomes a curve.
     """
     description = study.description
     artifacts = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
@@ -94,9 +94,9 @@ def _confirmed(confirmation: pd.DataFrame) -> Iterator[Point]:
 
 
 def _trial_runs(study: StudyResult, key: str) -> Iterator[Whole]:
-    """Yield parameters, the means over the search's seeds and the value of each seed.
+    """Yield the run of each trial: its parameters, the means over the search's seeds and the value for each seed.
 
-    All runs of a study hold the same metrics, so that MLflow can draw them side by side.
+    All runs of a study have the same metrics, so that MLflow can draw them side by side.
     """
     for values, rows in study.trials.groupby(TRIAL, sort=False):
         trial = dict(zip(TRIAL, values, strict=True))

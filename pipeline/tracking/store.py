@@ -1,4 +1,4 @@
-"""Where MLflow keeps the runs of this project, and what is known of the source. Nothing here calls MLflow."""
+"""Where MLflow keeps the runs of this project, and the tags that identify the code. Nothing here calls MLflow."""
 
 import logging
 import os
@@ -24,8 +24,8 @@ def default_uri(root: Path) -> str:
     return f"sqlite:///{root.resolve()}/tracking/mlflow.db"
 
 
-def source_tags(root: Path) -> dict[str, str]:
-    """Return the commit, and whether the working tree differs from it."""
+def code_tags(root: Path) -> dict[str, str]:
+    """Return tags with the commit, and whether the working tree differs from it."""
     elsewhere = [f":!{path}" for path in WRITTEN_BY_DVC]
     commit, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--", ".", *elsewhere)
     dirty = "unknown" if changes is None else str(bool(changes)).lower()
@@ -47,14 +47,14 @@ def _database(address: str) -> Path | None:
 
 
 def lock_file(root: Path, address: str) -> Path:
-    """Return the lock beside the database, so that every process that uses it takes the same; create the folder."""
+    """Return the lock beside the database, the same for every process that uses the database; create its folder."""
     database = _database(address) or root / "tracking" / "mlflow"
     database.parent.mkdir(parents=True, exist_ok=True)
     return database.with_name(f"{database.name}.lock")
 
 
 def refuse_moved(found: str, expected: str) -> None:
-    """Report a project that was moved or copied: MLflow stores absolute paths, and would write to the old ones."""
+    """Refuse a project that was moved or copied: MLflow stores absolute paths, and would write to the old ones."""
     if found != expected and Path(found).parts[-3:] == Path(expected).parts[-3:]:
         raise UserError(
             f"{Path(expected).parents[1]} was made elsewhere: its artifacts lie in {found}; "
@@ -63,7 +63,7 @@ def refuse_moved(found: str, expected: str) -> None:
 
 
 def artifacts(address: str, experiment: str) -> str | None:
-    """Return where an experiment's artifacts go: beside the database, or where a server decides.
+    """Return where an experiment's artifacts go: beside the database, or where the server decides.
 
     MLflow's own choice is a folder in the working directory: under ``mlflow run`` of a URL, the temporary clone.
     """
@@ -73,7 +73,7 @@ def artifacts(address: str, experiment: str) -> str | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Open a database without two dozen lines on its tables, and without a warning about MLflow's own code."""
+    """Keep MLflow quiet while it opens a database: no two dozen lines on tables, no warning about its own code."""
     loggers = [logging.getLogger(name) for name in ("mlflow.store.db.utils", "alembic")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

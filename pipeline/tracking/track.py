@@ -1,4 +1,4 @@
-"""The stage ``track``: make MLflow hold exactly the results of the grid, from the result files alone."""
+"""The stage ``track``: make MLflow hold exactly the current results, from the result files alone."""
 
 from pathlib import Path
 

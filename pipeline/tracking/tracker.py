@@ -1,8 +1,8 @@
-"""Results in MLflow: a view that can be rebuilt from the result files at any time. The only importer of MLflow.
+"""Results in MLflow: a view that can be rebuilt from the result files at any time. Only this module imports MLflow.
 
-A run stands for the cells of all seeds of one attack, defence and partition, below a parent run of their stage; or for
-one trial of the search, below a run of its study. The tag ``cell_key`` is a run's identity: a finished run whose key is
-wanted stays, any other is deleted, and MLflow can restore it until `mlflow gc`.
+A run stands for the cells of one attack, defence and partition with all their seeds, below a parent run for the attack;
+or for one trial of a search, below the run of its study. The tag ``cell_key`` is a run's identity: a finished run whose
+key is wanted stays, any other is deleted, and MLflow can restore it until `mlflow gc`.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-# Before the import: neither usage reports to MLflow's makers, nor two lines of addresses for every run that ends.
+# Set before the import: no usage reports to MLflow's makers, and no two lines of addresses for every finished run.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
@@ -27,7 +27,7 @@ from mlflow.exceptions import MlflowException
 from pipeline.core.errors import UserError
 from pipeline.runs.params import Params
 from pipeline.runs.plan import Planned
-from pipeline.runs.store import Record, groups
+from pipeline.runs.store import Record
 from pipeline.simulator.loop import Watch
 from pipeline.tracking.runs import (
     DESCRIPTION,
@@ -35,41 +35,43 @@ from pipeline.tracking.runs import (
     VIEW,
     Content,
     Experiment,
+    Group,
     Heading,
     Point,
     StudyRuns,
     analysis_run,
+    by_group,
     experiment_tags,
     group_content,
     group_heading,
     mean_points,
 )
-from pipeline.tracking.store import artifacts, default_uri, lock_file, quiet, refuse_moved, source_tags, uri
+from pipeline.tracking.store import artifacts, code_tags, default_uri, lock_file, quiet, refuse_moved, uri
 
 METRICS_A_CALL = 1000  # MLflow's limits
 PARAMS_A_CALL = 100
-ROW = {"train": "attack", "search": "study"}  # the tag that names a row of a stage
+ROW = {"train": "attack", "search": "study"}  # the tag that names a row, by stage
 DIGEST_LENGTH = 8  # what MLflow itself uses: it shows the digest in the table of runs
-PARENT, SOURCE = "mlflow.parentRunId", "mlflow.source.name"
+PARENT = "mlflow.parentRunId"
 
 ToPublish = tuple[Heading, Callable[[], Content]]
 
 
 class Tracker:
-    """A connection to MLflow, opened once a process.
+    """A connection to MLflow, opened once per process.
 
-    ``mlflow run`` exports ``MLFLOW_RUN_ID``: it is taken out of the environment, and that run becomes the parent of the
+    ``mlflow run`` exports ``MLFLOW_RUN_ID``: it is removed from the environment, and that run becomes the parent of the
     stages' runs.
 
     Raises:
-        UserError: MLflow cannot be reached, has no such parent run, or its artifacts lie where the project used to be.
+        UserError: MLflow cannot be reached, has no such parent run, or the project was moved.
     """
 
     def __init__(self, root: Path, params: Params, data_hash: str) -> None:
         self._root, self._uri = root.resolve(), uri(root)
         self._outer = os.environ.pop("MLFLOW_RUN_ID", None)
         self._lock = FileLock(lock_file(root, self._uri))
-        self._tags = {**source_tags(root), "data_hash": data_hash, "torch": version("torch")}
+        self._tags = {**code_tags(root), "data_hash": data_hash, "torch": version("torch")}
         self._dataset = _dataset(params.data.source.name, data_hash)
         with self._lock:
             self._client, self._experiments = self._open()
@@ -78,12 +80,12 @@ class Tracker:
         """Start a row whose curves can be watched while it trains.
 
         Args:
-            attack: The row.
+            attack: The attack of the row.
             cells: All cells of the row.
-            keys: The key of the cell in each folder.
+            keys: The key of each cell, by its folder.
         """
         headings = {}
-        for group, members in _by_group(cells).items():
+        for group, members in by_group(cells).items():
             headings[group] = group_heading(members, [keys[planned.folder] for planned in members])
         with self._lock:
             parent, finished = self._prepare("train", attack, {heading.key for heading in headings.values()})
@@ -95,7 +97,7 @@ class Tracker:
     def publish_row(self, attack: str, records: Sequence[Record]) -> None:
         """Make MLflow hold exactly these results for this attack."""
         runs: list[ToPublish] = []
-        for members in groups(records).values():
+        for members in by_group(records).values():
             heading = group_heading([record.planned for record in members], [record.key for record in members])
             runs.append((heading, partial(group_content, members)))
         self._publish("train", attack, runs, len(records))
@@ -116,7 +118,7 @@ class Tracker:
                 self._client.set_experiment_tag(self._experiments["search"], f"{VIEW}{study}", runs.view)
 
     def _log_trial(self, study: str, heading: Heading, content: Content, parent: str) -> None:
-        """Log a whole run in three calls: there are hundreds."""
+        """Log a whole run in three calls, as there are hundreds of runs."""
         run_id = self._create("search", study, heading, parent)
         self._client.log_batch(run_id, metrics=_metrics(content.points), params=_params(heading))
         self._client.set_terminated(run_id)
@@ -133,14 +135,14 @@ class Tracker:
         """Under ``mlflow run``, copy ``files`` to that run's artifacts: a project cloned from a URL is temporary.
 
         Args:
-            files: In the project's folder; they keep their place in it, so that the links of a report work.
+            files: In the project's folder; they keep their place in it, so that the report's links work.
         """
         for file in files if self._outer else ():
             folder = file.resolve().relative_to(self._root).parent.as_posix()
             self._client.log_artifact(self._outer, str(file), None if folder == "." else folder)
 
     def retire_rows(self, trained: Collection[str], searched: Collection[str]) -> None:
-        """Delete the runs of attacks that are no longer trained, and of studies that are no longer made."""
+        """Delete the runs of attacks that are no longer in the grid, and of studies that are no longer run."""
         with self._lock:
             for stage, rows in (("train", trained), ("search", searched)):
                 gone = [run for run in self._runs(stage) if run.data.tags.get(ROW[stage]) not in rows]
@@ -159,7 +161,7 @@ class Tracker:
         return run_id
 
     def _log_dataset(self, run_id: str) -> None:
-        """Say which data a run used; again where another process has just entered the same data."""
+        """Record which data a run used; try again if another process is entering the same data."""
         for attempt in range(3):
             try:
                 self._client.log_inputs(run_id, [self._dataset])
@@ -175,13 +177,13 @@ class Tracker:
         return str(self._client.create_run(self._experiments[stage], tags=tags, run_name=heading.name).info.run_id)
 
     def log(self, run_id: str, points: Sequence[Point]) -> None:
-        """Log metrics, as many a call as MLflow takes."""
+        """Log metrics, as many per call as MLflow takes."""
         metrics = _metrics(points)
         for first in range(0, len(metrics), METRICS_A_CALL):
             self._client.log_batch(run_id, metrics=metrics[first : first + METRICS_A_CALL])
 
     def complete(self, run_id: str, content: Content, logged: Collection[tuple[str, int]] = ()) -> None:
-        """Give a run its results, but for the metrics ``logged`` before (name, step), and finish it."""
+        """Give a run its results, except for the metrics ``logged`` before (name, step), and finish it."""
         self.log(run_id, [point for point in content.points if (point.metric, point.step) not in logged])
         with tempfile.TemporaryDirectory() as folder:
             for name, data in content.artifacts.items():
@@ -203,7 +205,7 @@ class Tracker:
                 self._client.set_terminated(parent.info.run_id)
 
     def _prepare(self, stage: str, attack: str, wanted: Collection[str]) -> tuple[Run, set[str]]:
-        """Return the parent run of a stage and the keys that are published; delete the runs that are superseded."""
+        """Return the parent run of a stage and the keys already published; delete the superseded runs."""
         found = self._runs(stage, attack)
         parents = [run for run in found if "stage_key" in run.data.tags]
         finished = self._supersede([run for run in found if "stage_key" not in run.data.tags], wanted)
@@ -219,7 +221,7 @@ class Tracker:
         self._client.set_tag(parent.info.run_id, "cells", str(cells))
 
     def _supersede(self, runs: Sequence[Run], wanted: Collection[str]) -> set[str]:
-        """Delete runs that are not wanted, not finished or there twice; return the keys of the others."""
+        """Delete runs that are unwanted, unfinished or duplicates; return the keys of the others."""
         kept: set[str] = set()
         for run in runs:
             key = run.data.tags.get("cell_key", "")
@@ -242,7 +244,7 @@ class Tracker:
                 return runs
 
     def _open(self) -> tuple[MlflowClient, dict[str, str]]:
-        """Return a client and the experiment of each stage, created where missing, the database included."""
+        """Return a client and the experiment of each stage; create what is missing, the database included."""
         try:
             with quiet():
                 client = MlflowClient(self._uri)
@@ -278,23 +280,23 @@ class LiveRow:
         attack: str,
         parent: str,
         cells: Sequence[Planned],
-        headings: Mapping[tuple[str, str, str], Heading],
+        headings: Mapping[Group, Heading],
     ) -> None:
         self._tracker, self._attack, self._parent, self._headings = tracker, attack, parent, headings
-        self._folders = {group: [c.folder for c in members] for group, members in _by_group(cells).items()}
-        self._runs: dict[tuple[str, str, str], str] = {}
+        self._folders = {group: [c.folder for c in members] for group, members in by_group(cells).items()}
+        self._runs: dict[Group, str] = {}
         self._logged: dict[str, set[tuple[str, int]]] = {}
 
     def watch(self, cells: Sequence[Planned]) -> Watch:
-        """Return what logs the curves of one batch: of the groups whose seeds are all in it; the others wait.
+        """Return a function that logs the curves of a batch, of the groups with all seeds in it; the others wait.
 
         Args:
-            cells: R cells, in the order of the metrics ``[R]`` that the returned function gets.
+            cells: R cells, in the order of the metrics ``[R]`` that the function receives.
         """
         place = {planned.folder: position for position, planned in enumerate(cells)}
         whole = {
             self._run(group): [place[folder] for folder in self._folders[group]]
-            for group in _by_group(cells)
+            for group in by_group(cells)
             if group in self._headings and place.keys() >= set(self._folders[group])
         }
 
@@ -307,25 +309,18 @@ class LiveRow:
         return watch
 
     def finish(self, records: Sequence[Record]) -> None:
-        """Finish the runs that were watched and publish the others; MLflow then holds what ``publish_row`` makes."""
-        results = groups(records)
+        """Finish the runs that were watched and publish the others, to the same end as ``publish_row``."""
+        results = by_group(records)
         for group, run_id in self._runs.items():
             self._tracker.complete(run_id, group_content(results[group]), self._logged[run_id])
         self._tracker.publish_row(self._attack, records)
 
-    def _run(self, group: tuple[str, str, str]) -> str:
+    def _run(self, group: Group) -> str:
         """Return the live run of a group."""
         if group not in self._runs:
             run_id = self._tracker.start("train", self._attack, self._headings[group], self._parent)
             self._runs[group], self._logged[run_id] = run_id, set()
         return self._runs[group]
-
-
-def _by_group(cells: Sequence[Planned]) -> dict[tuple[str, str, str], list[Planned]]:
-    by_group: dict[tuple[str, str, str], list[Planned]] = {}
-    for planned in cells:
-        by_group.setdefault(planned.group, []).append(planned)
-    return by_group
 
 
 def _metrics(points: Sequence[Point]) -> list[Metric]:
@@ -338,10 +333,10 @@ def _params(heading: Heading) -> list[Param]:
 
 
 def _stage_tags(stage: str, row: str) -> dict[str, str]:
-    """Return the tags of every run of a stage; MLflow shows the source, the stage's name in dvc.yaml, as a column."""
+    """Return the tags of every run of a stage; MLflow's own column Source shows the stage's name in dvc.yaml."""
     if not row:
-        return {"stage": stage, SOURCE: stage}
-    return {"stage": stage, ROW[stage]: row, SOURCE: f"{stage}@{row}"}
+        return {"stage": stage, "mlflow.source.name": stage}
+    return {"stage": stage, ROW[stage]: row, "mlflow.source.name": f"{stage}@{row}"}
 
 
 def _dataset(name: str, data_hash: str) -> DatasetInput:

@@ -24,7 +24,7 @@ def eigenvalues(matrices: Tensor) -> Tensor:
 
 
 def eigenvectors(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the eigenvalues ``[..., n]``, ascending, and eigenvectors ``[..., n, n]``, a column each."""
+    """Return the eigenvalues ``[..., n]``, ascending, and eigenvectors ``[..., n, n]``, one per column."""
     if not basis.on_cpu(matrices):
         decomposed: tuple[Tensor, Tensor] = torch.linalg.eigh(matrices)
         return decomposed

@@ -49,7 +49,9 @@ class GammaSimilarity(Partition):
     """
 
     name: Literal["gamma_similarity"] = "gamma_similarity"
-    gamma: float = Field(ge=0, le=1, description="fraction of random samples; 1 is iid, 0 sorted by label")
+    gamma: float = Field(
+        ge=0, le=1, description="fraction of random samples; 1 is iid, 0 sorted by label", examples=[0.4]
+    )
     formula: ClassVar[str] = "a fraction gamma iid, the rest sorted by label in contiguous shares"
     reference: ClassVar[str] = "Karimireddy et al., ICML 2020, arXiv:1910.06378"
 

@@ -42,7 +42,7 @@ class DirichletByClass(Partition):
     """
 
     name: Literal["dirichlet_by_class"] = "dirichlet_by_class"
-    alpha: float = Field(gt=0, description="concentration; small is heterogeneous")
+    alpha: float = Field(gt=0, description="concentration; small is heterogeneous", examples=[1.0])
     minimum: int = Field(10, ge=1, description="samples of the smallest share; splits below are drawn again")
     formula: ClassVar[str] = "q_c ~ Dir(alpha) over the workers; worker i gets the fraction q_c,i of class c"
     reference: ClassVar[str] = "Yurochkin et al., ICML 2019, arXiv:1905.12022"
@@ -96,7 +96,7 @@ class DirichletByWorker(Partition):
     """
 
     name: Literal["dirichlet_by_worker"] = "dirichlet_by_worker"
-    alpha: float = Field(gt=0, description="concentration; small is heterogeneous")
+    alpha: float = Field(gt=0, description="concentration; small is heterogeneous", examples=[0.3])
     formula: ClassVar[str] = "p_i ~ Dir(alpha); worker i draws its classes from p_i"
     reference: ClassVar[str] = "Hsu, Qi, Brown 2019, arXiv:1909.06335"
 

@@ -31,8 +31,11 @@ class Aggregator(DefenceStage):
     ``@AGGREGATORS.register`` (README.md, "Adding a rule", walks through an example).
 
     A rule keeps dtype and device, leaves its input unchanged and returns no view of it. It is invariant to the order of
-    the workers, and up to f rows of NaN or infinity give a finite result.
+    the workers, and up to f rows of NaN or infinity give a finite result. ``stops_within`` is how far from its exact
+    result an iterative rule may stop, relative to the spread of the vectors.
     """
+
+    stops_within: ClassVar[float] = 0.0
 
     def kappa(self, n: int, f: int) -> float | None:
         """Return the proven robustness coefficient, or None where none is known.
@@ -81,7 +84,7 @@ class HalfTolerant(Aggregator):
     condition: ClassVar[str] = "n > 2f"
 
     def tolerates(self, n: int, f: int) -> bool:
-        """N > 2f."""
+        """Return whether n > 2f."""
         return 0 <= 2 * f < n
 
 

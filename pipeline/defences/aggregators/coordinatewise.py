@@ -37,11 +37,11 @@ class Mean(Aggregator):
     exceptions: ClassVar[dict[str, str]] = {"breakdown": "one vector moves the mean anywhere"}
 
     def tolerates(self, n: int, f: int) -> bool:
-        """Any n and f: the baseline is there to be broken."""
+        """Return whether n > f: the baseline is there to be broken."""
         return 0 <= f < n
 
     def kappa(self, n: int, f: int) -> float | None:
-        """0 for f = 0, else unbounded (None)."""
+        """Return 0 for f = 0, else None: there is no bound."""
         del n
         return 0.0 if f == 0 else None
 
@@ -75,7 +75,7 @@ class Median(HalfTolerant):
     reference: ClassVar[str] = "Yin et al., ICML 2018, arXiv:1803.01498"
 
     def kappa(self, n: int, f: int) -> float | None:
-        """4 (1 + r)^2."""
+        """Return 4 (1 + r)^2."""
         return 4 * (1 + ratio(n, f)) ** 2
 
     def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
@@ -107,7 +107,7 @@ class TrimmedMean(HalfTolerant):
     reference: ClassVar[str] = "Yin et al., ICML 2018, arXiv:1803.01498"
 
     def kappa(self, n: int, f: int) -> float | None:
-        """6 r (1 + r)."""
+        """Return 6 r (1 + r)."""
         return 6 * ratio(n, f) * (1 + ratio(n, f))
 
     def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
@@ -126,7 +126,7 @@ class Meamed(HalfTolerant):
 
     Needs n > 2f; no kappa is known to us.
 
-    Reference: Xie et al. 2018, arXiv:1802.10116; stated from secondary sources, not checked against the paper's text.
+    Reference: Xie et al. 2018, arXiv:1802.10116; defined as in public summaries, not checked against the paper's text.
 
     Example:
         >>> Meamed().aggregate(torch.tensor([[1.0], [2.0], [4.0], [1e20]]), f=1).vector
@@ -154,7 +154,7 @@ class Phocas(HalfTolerant):
 
     Needs n > 2f; no kappa is known to us.
 
-    Reference: Xie et al. 2018, arXiv:1805.09682; stated from secondary sources, not checked against the paper's text.
+    Reference: Xie et al. 2018, arXiv:1805.09682; defined as in public summaries, not checked against the paper's text.
 
     Example:
         >>> Phocas().aggregate(torch.tensor([[1.0], [2.0], [4.0], [1e20]]), f=1).vector
@@ -180,10 +180,10 @@ class SignMajority(HalfTolerant):
     The result is a direction: its entries are -1, 0 or 1 whatever the size of the gradients, so the learning rate sets
     the step.
 
-    Needs n > 2f, so that f votes cannot overrule unanimous honest workers. It has no kappa: F is no estimate of the
-    mean.
+    Needs n > 2f, so that f votes cannot overrule unanimous honest workers. It has no kappa, as F does not
+    estimate the mean.
 
-    Reference: Bernstein et al., ICLR 2019, arXiv:1810.05291; stated from secondary sources, not checked against the
+    Reference: Bernstein et al., ICLR 2019, arXiv:1810.05291; defined as in public summaries, not checked against the
     paper's text.
 
     Example:
@@ -198,6 +198,7 @@ class SignMajority(HalfTolerant):
         "translation": "a vote on signs depends on where zero is",
         "scale": "the entries are -1, 0 or 1 at any scale",
         "unanimity": "of equal vectors it returns the signs, not the vector",
+        "divergence": "NaN does not vote, and infinity has a sign",
     }
 
     def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:

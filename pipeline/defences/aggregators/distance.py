@@ -41,7 +41,7 @@ class KrumScored(Aggregator):
     condition: ClassVar[str] = "n >= 2f + 3"
 
     def tolerates(self, n: int, f: int) -> bool:
-        """N >= 2f + 3."""
+        """Return whether n >= 2f + 3."""
         return f >= 0 and n >= 2 * f + 3
 
     def scores(self, vectors: Tensor, f: int) -> Tensor:
@@ -62,7 +62,8 @@ class Krum(KrumScored):
 
     Differs from: other codebases count n - f - 1 neighbours (``neighbours``), sum plain distances, or raise them to
     the fourth power (``power``).
-    The kappa was stated for n - f neighbours, the vector itself among them; the tests confirm it by enumeration here.
+    The kappa was stated for n - f neighbours, the vector itself among them; for n - f - 2 the tests confirm it by
+    enumeration.
 
     Reference: Blanchard et al., NeurIPS 2017, arXiv:1703.02757; kappa: Allouah et al. 2023, arXiv:2302.01772.
 
@@ -76,11 +77,11 @@ class Krum(KrumScored):
     reference: ClassVar[str] = "Blanchard et al., NeurIPS 2017, arXiv:1703.02757"
 
     def kappa(self, n: int, f: int) -> float | None:
-        """6 (1 + r) for squared distances, None for another power."""
+        """Return 6 (1 + r) for squared distances, None for another power."""
         return 6 * (1 + ratio(n, f)) if self.power == 2 else None
 
     def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
-        """Return the Krum choice among ``vectors [..., n, d]``."""
+        """Return the one of ``vectors [..., n, d]`` that Krum chooses."""
         del stream
         best = self.scores(vectors, f).argmin(dim=-1, keepdim=True)
         weights = torch.zeros_like(vectors[..., 0]).scatter(-1, best, 1.0)
@@ -95,8 +96,8 @@ class MultiKrum(KrumScored):
 
     Ties go to the lowest index.
 
-    Needs n >= 2f + 3 and m <= n - f. Bareilles et al. 2026 (arXiv:2602.03899) prove a kappa; its text was not at hand,
-    so none is claimed here.
+    Needs n >= 2f + 3 and m <= n - f. Bareilles et al. 2026 (arXiv:2602.03899) prove a kappa, which was not checked
+    against the paper's text, so none is claimed here.
 
     Differs from: some codebases sum the m vectors instead of averaging, or take m = n - f - 2.
 
@@ -114,7 +115,7 @@ class MultiKrum(KrumScored):
     condition: ClassVar[str] = "n >= 2f + 3 and m <= n - f"
 
     def tolerates(self, n: int, f: int) -> bool:
-        """N >= 2f + 3 and m <= n - f."""
+        """Return whether n >= 2f + 3 and m <= n - f."""
         return super().tolerates(n, f) and (self.m or 1) <= n - f
 
     def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
@@ -132,16 +133,15 @@ class Bulyan(Aggregator):
     F(x)_k = mean of the theta - 2f values nearest the median of the picked x_1k, ..., x_theta,k
 
     With r vectors left, Krum counts the r - f - 2 nearest others, or one where that is less than one (the last rounds
-    of f <= 1). Vectors that are each other's nearest then tie: the sum over one neighbour more decides, then the
-    lowest index. The last of the picks can be a Byzantine one (only 2f + 1 vectors are left); the second stage is
-    there for it.
+    of f <= 1). Two vectors that are each other's nearest then tie: the sum over one more neighbour decides, then the
+    lowest index. The last pick can be Byzantine (only 2f + 1 vectors are left), which is what the second stage is for.
 
     Needs n >= 4f + 3; no kappa is known to us.
 
     Differs from: codebases that pick all theta vectors at once by their first scores, or pick n - 2f - 2.
 
-    Reference: El Mhamdi et al., ICML 2018, arXiv:1802.07927; theta and the condition as in the catalogue, the text of
-    the paper was not at hand.
+    Reference: El Mhamdi et al., ICML 2018, arXiv:1802.07927; theta and the condition were not checked against the
+    paper's text.
 
     Example:
         >>> Bulyan().aggregate(torch.tensor([[0.0], [1.0], [1.2], [2.0], [2.5], [3.0], [1e20]]), f=1).vector
@@ -154,7 +154,7 @@ class Bulyan(Aggregator):
     condition: ClassVar[str] = "n >= 4f + 3"
 
     def tolerates(self, n: int, f: int) -> bool:
-        """N >= 4f + 3."""
+        """Return whether n >= 4f + 3."""
         return f >= 0 and n >= 4 * f + 3
 
     def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:

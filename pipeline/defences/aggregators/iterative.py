@@ -47,9 +47,10 @@ class GeometricMedian(HalfTolerant):
     tolerance: float = Field(1e-4, gt=0, lt=1, description="relative movement at which a replica stops")
     formula: ClassVar[str] = "argmin_z sum_i |x_i - z|"
     reference: ClassVar[str] = "Pillutla et al. 2022, arXiv:1912.13445"
+    stops_within: ClassVar[float] = 1e-2
 
     def kappa(self, n: int, f: int) -> float | None:
-        """4 (1 + r)^2."""
+        """Return 4 (1 + r)^2."""
         return 4 * (1 + ratio(n, f)) ** 2
 
     def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
@@ -65,8 +66,8 @@ class CenteredClipping(HalfTolerant):
 
     v <- v + (1/n) sum_i (x_i - v) min(1, tau / |x_i - v|), ``iterations`` times; F(x) = v
 
-    v starts at the previous aggregate, which is the state, zero before the first step. A vector that is not finite is
-    infinitely far in no direction and adds nothing.
+    v starts at the previous aggregate, which is the state, zero before the first step. A vector that is not finite has
+    no direction and adds nothing.
 
     Needs n > 2f. The convergence proof asks for f/n below about 0.1 and a tau that follows the honest variance; with a
     fixed tau there is no kappa: every Byzantine vector moves v by up to tau / n a round, and equal vectors farther than
@@ -75,8 +76,7 @@ class CenteredClipping(HalfTolerant):
     Differs from: codebases that start at zero each time. tau is for the damped momentum m <- beta m + (1 - beta) g;
     with the undamped m <- beta m + g the vectors, and with them tau, are larger by 1 / (1 - beta).
 
-    Reference: Karimireddy, He, Jaggi, ICML 2021, arXiv:2012.10333; stated from the catalogue, not checked against the
-    paper's text.
+    Reference: Karimireddy, He, Jaggi, ICML 2021, arXiv:2012.10333; not checked against the paper's text.
 
     Example:
         >>> CenteredClipping(tau=1.0).aggregate(torch.tensor([[0.5], [1.0], [1e9]]), f=1).vector
@@ -91,6 +91,7 @@ class CenteredClipping(HalfTolerant):
     exceptions: ClassVar[dict[str, str]] = {
         "translation": "the start is zero before the first step, wherever the vectors are",
         "scale": "tau is an absolute length",
+        "divergence": "a vector that is not finite adds nothing",
     }
 
     def init_state(self, like: Tensor) -> Tensor:

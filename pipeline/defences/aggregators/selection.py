@@ -18,14 +18,13 @@ class MoNNA(HalfTolerant):
     F(x) = mean of the n - f vectors nearest to x_p, itself included, p the pivot; ties go to the lowest index
 
     In the paper every worker of a network without a server is its own pivot; a server has to be told whom to trust.
-    Worker 0, the default, is honest in this simulator (the Byzantine workers come last), so the rule has a knowledge
-    that the others lack. Behind bucketing, which shuffles, the pivot is no longer a worker.
+    Worker 0, the default, is honest in this simulator (the Byzantine workers come last), so the rule knows something
+    that the others do not. Behind bucketing, which shuffles, the pivot is no longer a worker.
 
-    Needs n > 2f and a pivot below n, and that the pivot is honest. It has no kappa in the sense of the other rules,
-    which holds for every subset of n - f vectors: here it can hold for those with the pivot only.
+    Needs n > 2f and a pivot below n that is honest. It has no kappa in the sense of the other rules: theirs holds for
+    every subset of n - f vectors, here one could hold only for the subsets that contain the pivot.
 
-    Reference: Farhadkhani et al., ICML 2023, arXiv:2209.10931; stated from the catalogue, not checked against the
-    paper's text.
+    Reference: Farhadkhani et al., ICML 2023, arXiv:2209.10931; not checked against the paper's text.
 
     Example:
         >>> import torch
@@ -41,7 +40,7 @@ class MoNNA(HalfTolerant):
     exceptions: ClassVar[dict[str, str]] = {"permutation": "the pivot is a worker by its index"}
 
     def tolerates(self, n: int, f: int) -> bool:
-        """N > 2f and pivot < n."""
+        """Return whether n > 2f and pivot < n."""
         return super().tolerates(n, f) and self.pivot < n
 
     def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
@@ -63,8 +62,7 @@ class CGE(HalfTolerant):
 
     Differs from: the paper sums the kept vectors; the mean differs by the constant n - f.
 
-    Reference: Gupta, Liu, Vaidya 2020, arXiv:2008.04699; stated from the catalogue, not checked against the paper's
-    text.
+    Reference: Gupta, Liu, Vaidya 2020, arXiv:2008.04699; not checked against the paper's text.
 
     Example:
         >>> import torch

@@ -58,10 +58,10 @@ class CAF(HalfTolerant):
     Needs n > 2f. The paper proves a bound in terms of the largest eigenvalue of the honest covariance; its constant
     could not be checked, so no kappa is claimed.
 
-    Differs from: a maximum over all j, in which a vector of weight 0 can keep every other from reaching 0 and the 2f
-    rounds that the paper counts are exceeded; one random power iteration, which gives another result at each call.
+    Differs from: a maximum over all j, with which a vector of weight 0 can keep every other from reaching 0, so that
+    more than the paper's 2f rounds are needed; one random power iteration, which gives another result at each call.
 
-    Reference: Allouah, Guerraoui, Stephan, ICML 2025, arXiv:2505.01874; the algorithm was checked against summaries,
+    Reference: Allouah, Guerraoui, Stephan, ICML 2025, arXiv:2505.01874; checked against public summaries,
     not against the paper's text.
 
     Example:
@@ -106,13 +106,14 @@ class DnC(HalfTolerant):
         keep all but the floor(c f) vectors of highest s_i
     F(x) = mean of the vectors that were kept every time
 
-    If none was, we take those kept the last time (the paper does not say). Vectors that are not finite are dropped
-    besides and count in no mean. With sub_dim >= d all coordinates are taken.
+    If there is none, those that were kept the last time are taken (the paper does not say). Vectors that are not finite
+    are dropped as well and enter no mean. With sub_dim >= d all coordinates are taken.
 
-    Needs n > 2f; no kappa is known to us. A single direction is looked at in each round: Byzantine vectors of unequal
-    size in orthogonal directions are not all dropped when niters is small.
+    Needs n > 2f; no kappa is known to us. Each round looks at a single direction: Byzantine vectors of unequal size
+    in orthogonal directions are not all dropped when niters is small.
 
-    Reference: Shejwalkar, Houmansadr, NDSS 2021; defaults as in public codebases (the paper's text was not at hand).
+    Reference: Shejwalkar, Houmansadr, NDSS 2021; defaults as in public codebases, not checked against the
+    paper's text.
 
     Example:
         >>> DnC().aggregate(torch.tensor([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [50.0, 50.0]]), f=1).vector

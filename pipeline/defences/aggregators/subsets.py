@@ -39,8 +39,8 @@ class MDA(HalfTolerant):
     members of S and of H that are not shared pair up at distances of at most 2D (through a shared vector), so
     |mean_S - mean_H| <= 2 f D / (n - f); and D^2 <= 2 (n - f) V.
 
-    Reference: El Mhamdi et al. 2019, arXiv:1905.03853; the definition is the catalogue's, not checked against the
-    paper's text, the proof is ours.
+    Reference: El Mhamdi et al. 2019, arXiv:1905.03853; the definition was not checked against the paper's text,
+    the proof is ours.
 
     Example:
         >>> MDA().aggregate(torch.tensor([[0.0], [5.0], [6.0], [7.0]]), f=1).vector
@@ -52,7 +52,7 @@ class MDA(HalfTolerant):
     reference: ClassVar[str] = "El Mhamdi et al. 2019, arXiv:1905.03853"
 
     def kappa(self, n: int, f: int) -> float | None:
-        """8 f^2 / (n - f)."""
+        """Return 8 f^2 / (n - f)."""
         return 8 * f**2 / (n - f)
 
     def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:
@@ -87,8 +87,8 @@ class SMEA(HalfTolerant):
 
     Differs from: one power iteration from a random start, which gives another result at each call.
 
-    Reference: Allouah et al., ICML 2023, arXiv:2302.04787. The paper's own kappa could not be looked up; from memory it
-    is 4 f / (n - f) (1 + r)^2 = 4r (1 + r), which the one proven here does not exceed.
+    Reference: Allouah et al., ICML 2023, arXiv:2302.04787. The paper's own kappa was not checked against its text; from
+    memory it is 4 f / (n - f) (1 + r)^2 = 4r (1 + r), and the one proven here is not larger.
 
     Example:
         >>> SMEA().aggregate(torch.tensor([[0.0], [5.0], [6.0], [7.0]]), f=1).vector
@@ -99,14 +99,14 @@ class SMEA(HalfTolerant):
     max_subsets: int = Field(20_000, ge=1, description="most subsets C(n, f) that are looked at")
     formula: ClassVar[str] = "mean of the n - f vectors whose covariance has the least top eigenvalue"
     reference: ClassVar[str] = "Allouah et al., ICML 2023, arXiv:2302.04787"
-    condition: ClassVar[str] = "n > 2f and C(n, f) <= max_subsets (20000 unless set)"
+    condition: ClassVar[str] = "n > 2f and C(n, f) <= max_subsets"
 
     def tolerates(self, n: int, f: int) -> bool:
-        """N > 2f and C(n, f) <= max_subsets."""
+        """Return whether n > 2f and C(n, f) <= max_subsets."""
         return super().tolerates(n, f) and comb(n, f) <= self.max_subsets
 
     def kappa(self, n: int, f: int) -> float | None:
-        """4r."""
+        """Return 4r."""
         return 4 * ratio(n, f)
 
     def _aggregate(self, vectors: Tensor, f: int, state: Any, stream: Stream | None) -> Aggregated:

@@ -45,15 +45,15 @@ class Clipping(PreAggregator):
     }
 
     def transforms(self, n: int, f: int) -> tuple[int, int]:
-        """(n, f)."""
+        """Return (n, f)."""
         return n, f
 
     def tolerates(self, n: int, f: int) -> bool:
-        """N > f."""
+        """Return whether n > f."""
         return 0 <= f < n
 
     def kappa(self, n: int, f: int, kappa: float) -> float | None:
-        """None: a fixed c preserves none."""
+        """Return None: a fixed c preserves no kappa."""
         del n, f, kappa
         return None
 
@@ -69,9 +69,9 @@ class AdaptiveRobustClipping(PreAggregator):
 
     k = floor(2 (f / n) (n - f)); C = the (k + 1)-th largest norm; y_i = x_i min(1, C / |x_i|)
 
-    Needs n > 2f; (n', f') = (n, f); a rule of coefficient kappa becomes one of kappa + 2 f / (n - 2f) (stated from
-    memory of theorem 3.2; the tests look for counterexamples). f = 0 leaves the input unchanged. A vector that is not
-    finite has an infinite norm and no direction, and becomes zero.
+    Needs n > 2f; (n', f') = (n, f); a rule of coefficient kappa becomes one of kappa + 2 f / (n - 2f) (theorem 3.2,
+    from memory, not checked against the paper's text; the tests look for counterexamples). f = 0 leaves the input
+    unchanged. A vector that is not finite has an infinite norm and no direction, and becomes zero.
 
     Differs from: implementations that change their input in place.
 
@@ -93,15 +93,15 @@ class AdaptiveRobustClipping(PreAggregator):
     }
 
     def transforms(self, n: int, f: int) -> tuple[int, int]:
-        """(n, f)."""
+        """Return (n, f)."""
         return n, f
 
     def tolerates(self, n: int, f: int) -> bool:
-        """N > 2f."""
+        """Return whether n > 2f."""
         return 0 <= 2 * f < n
 
     def kappa(self, n: int, f: int, kappa: float) -> float | None:
-        """Kappa + 2 f / (n - 2f)."""
+        """Return kappa + 2 f / (n - 2f)."""
         return kappa + 2 * f / (n - 2 * f)
 
     def _apply(self, vectors: Tensor, f: int, stream: Stream | None) -> Mixed:

@@ -33,15 +33,15 @@ class NearestNeighbourMixing(PreAggregator):
     condition: ClassVar[str] = "n > 2f"
 
     def transforms(self, n: int, f: int) -> tuple[int, int]:
-        """(n, f)."""
+        """Return (n, f)."""
         return n, f
 
     def tolerates(self, n: int, f: int) -> bool:
-        """N > 2f."""
+        """Return whether n > 2f."""
         return 0 <= 2 * f < n
 
     def kappa(self, n: int, f: int, kappa: float) -> float | None:
-        """8 f / (n - f) (kappa + 1)."""
+        """Return 8 f / (n - f) (kappa + 1)."""
         return 8 * f / (n - f) * (kappa + 1)
 
     def _apply(self, vectors: Tensor, f: int, stream: Stream | None) -> Mixed:
@@ -64,8 +64,8 @@ class Bucketing(PreAggregator):
     only reorders. Its guarantee holds in expectation over the random order, so there is no kappa for the worst case.
     A bucket with a vector that is not finite is NaN: at most f of them, which the rule ignores.
 
-    Differs from: the first version of the paper repeats each vector s times before it shuffles (resampling); a global
-    generator elsewhere, here each replica's own.
+    Differs from: the first version of the paper repeats each vector s times before it shuffles (resampling); elsewhere
+    the order comes from a global generator, here from each replica's own.
 
     Reference: Karimireddy et al., ICLR 2022, arXiv:2006.09365, algorithm 1 (checked against the authors' code).
 
@@ -88,15 +88,15 @@ class Bucketing(PreAggregator):
     random: ClassVar[bool] = True
 
     def transforms(self, n: int, f: int) -> tuple[int, int]:
-        """(ceil(n / s), f)."""
+        """Return (ceil(n / s), f)."""
         return -(-n // self.s), f
 
     def tolerates(self, n: int, f: int) -> bool:
-        """N > f."""
+        """Return whether n > f."""
         return 0 <= f < n
 
     def kappa(self, n: int, f: int, kappa: float) -> float | None:
-        """None: the guarantee is one in expectation."""
+        """Return None: the guarantee holds in expectation only."""
         del n, f, kappa
         return None
 

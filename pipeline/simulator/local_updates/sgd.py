@@ -29,21 +29,21 @@ class LocalSGD(LocalUpdate):
 
     z_0 = x, z_k = z_{k-1} - rate grad(z_{k-1}), sent: x - z_K
 
-    With ``training.learning_rate: 1`` and no momentum the mean rule is FedAvg. Never the raw weights are sent: rules
-    that look at norms or at zero would mean something else then.
+    With ``training.learning_rate: 1`` and no momentum the mean rule is FedAvg. The raw weights are never sent: rules
+    that look at norms or at zero would mean something else for them.
 
     Reference: McMahan et al., AISTATS 2017, arXiv:1602.05629.
     """
 
     name: Literal["local_sgd"] = "local_sgd"
-    steps: int = Field(ge=1, description="K, local steps between two aggregations")
-    learning_rate: float = Field(gt=0, description="of the local steps")
+    steps: int = Field(ge=1, description="K, local steps between two aggregations", examples=[3])
+    learning_rate: float = Field(gt=0, description="of the local steps", examples=[0.2])
     formula: ClassVar[str] = "x - z_K after K local steps of SGD"
     reference: ClassVar[str] = "McMahan et al., AISTATS 2017, arXiv:1602.05629"
 
     @property
     def minibatches(self) -> int:
-        """One a local step."""
+        """One for each local step."""
         return self.steps
 
     def vectors(self, backend: Backend, network: Network, params: Tensor, inputs: Tensor, labels: Tensor) -> Gradients:

@@ -31,7 +31,7 @@ class MultilayerPerceptron(Model):
     name: Literal["mlp"] = "mlp"
     cpu_gradients: ClassVar[BackendName] = "chain"
     hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = Field(
-        description="units of each hidden layer"
+        description="units of each hidden layer", examples=[[32]]
     )
     formula: ClassVar[str] = "linear layers with ReLU between them"
 

@@ -37,9 +37,9 @@ class Milestones(Schedule):
 
     name: Literal["milestones"] = "milestones"
     at: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = Field(
-        description="steps (from 0) at which the rate drops"
+        description="steps (from 0) at which the rate drops", examples=[[3, 7]]
     )
-    factor: float = Field(gt=0, le=1, description="what the rate is multiplied by at each of them")
+    factor: float = Field(gt=0, le=1, description="what the rate is multiplied by at each of them", examples=[0.1])
     formula: ClassVar[str] = "factor^(number of milestones reached)"
 
     def factors(self, steps: int) -> Tensor:

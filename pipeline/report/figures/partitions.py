@@ -1,24 +1,12 @@
-"""The picture of a partition: which worker holds how many samples of which class."""
+"""The picture of a partition: how many samples of each class every worker holds."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from pipeline.report.figures import WIDTH, in_house_style
+from pipeline.report.figures.style import WIDTH, in_house_style
 
-READ_LABELS = (
-    "In the pictures, a column is a worker and a row a class; a cell holds how many training samples of the class the "
-    "worker has, for the first seed of the grid. Other seeds draw other splits of the same kind. Even rows mean that "
-    "workers hold alike data; a column with one or two dark cells is a worker that knows one or two classes. Byzantine "
-    "workers, on the right, read their samples only when they behave or attack through their data. The table says what "
-    "this does to gradients: g_i is the gradient of honest worker i over all its samples at the initial parameters, g "
-    "the mean of the g_i. Theory asks that mean |g_i - g|² <= G² + B² |g|²; the table holds the least G with B = 0 and "
-    "the least B with G = 0, of which each alone suffices at this point. G carries the scale of the gradients, so "
-    "compare it for one model and one data set only. B is relative: above 1, the honest workers differ by more than "
-    "they have in common. No partition has 0, because shares are finite. Both are measured before training and bound "
-    "nothing later; B grows where g becomes small."
-)
 NUMBERED = 20  # workers or classes at most, for their counts to be read
 TICKS = 20  # at most, for workers and for classes
 
@@ -31,7 +19,7 @@ def label_map(counts: np.ndarray, honest: int, partition: str, seed: int) -> Fig
         counts: ``[n, classes]``, honest workers first.
         honest: h, at least 1.
         partition: Its name in params.yaml.
-        seed: For which the shares were drawn.
+        seed: The one for which the shares were drawn.
     """
     workers, classes = counts.shape
     groups = {"honest workers": range(honest), "Byzantine workers": range(honest, workers)}
@@ -55,7 +43,7 @@ def label_map(counts: np.ndarray, honest: int, partition: str, seed: int) -> Fig
 
 
 def _draw_group(axes: Axes, counts: np.ndarray, members: range, most: int) -> AxesImage:
-    """Draw the columns of some workers, numbered from 1, in the scale from 0 to ``most``."""
+    """Draw the columns of some workers, numbered from 1, on a scale from 0 to ``most``."""
     edges = (members.start + 0.5, members.stop + 0.5, -0.5, counts.shape[1] - 0.5)
     image = axes.imshow(counts.T, cmap="Blues", vmin=0, vmax=most, aspect="auto", origin="lower", extent=edges)
     axes.tick_params(length=0)
@@ -64,7 +52,7 @@ def _draw_group(axes: Axes, counts: np.ndarray, members: range, most: int) -> Ax
 
 
 def _write_counts(axes: Axes, counts: np.ndarray, first: int, most: int) -> None:
-    """Write every count but 0 into its cell; ``first`` is the number of the first worker."""
+    """Write every count except 0 into its cell; ``first`` is the number of the first worker."""
     for (worker, label), count in np.ndenumerate(counts):
         if count:
             colour = "white" if count > 0.6 * most else "black"
@@ -72,5 +60,5 @@ def _write_counts(axes: Axes, counts: np.ndarray, first: int, most: int) -> None
 
 
 def _ticks(numbers: range, of: int) -> range:
-    """Return every number, or every k-th where they are some ``of`` many."""
+    """Return the numbers to print: all, or every k-th so that of ``of`` numbers at most ``TICKS`` are left."""
     return numbers[:: -(-of // TICKS)]
