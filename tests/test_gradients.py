@@ -28,7 +28,7 @@ def problem(name, replicas=2, workers=3, batch=4, dtype=torch.float64):
     stream = torch.Generator().manual_seed(0)
     model = network(name)
     params = torch.stack([model.initial(seed) for seed in range(replicas)]).to(dtype)
-    inputs = torch.rand(replicas, workers, batch, *SHAPE[name], generator=stream).to(dtype)
+    inputs = torch.rand(replicas, workers, batch, *SHAPE, generator=stream).to(dtype)
     labels = torch.randint(CLASSES, (replicas, workers, batch), generator=stream)
     return model, params, inputs, labels
 
@@ -101,7 +101,7 @@ def test_losses_are_the_cross_entropy_in_nats(name, gradients):
 @EVERY_SMALL_MODEL_AND_BACKEND
 def test_mean_over_workers_is_the_gradient_of_the_union_batch(name, gradients):
     model, params, inputs, labels = problem(name)
-    union = gradients(model, params, inputs.reshape(2, 1, 12, *SHAPE[name]), labels.reshape(2, 1, 12))
+    union = gradients(model, params, inputs.reshape(2, 1, 12, *SHAPE), labels.reshape(2, 1, 12))
     for of_workers, of_union in zip(gradients(model, params, inputs, labels), union, strict=True):
         torch.testing.assert_close(of_workers.mean(dim=1), of_union[:, 0], rtol=1e-12, atol=1e-13)
 
