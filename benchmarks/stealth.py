@@ -28,9 +28,9 @@ from benchmarks.samplers import (
     strengths,
 )
 from pipeline.attacks import Choice, Space
-from pipeline.core.space import Value
 from pipeline.core.files import file_hash, write_json
 from pipeline.core.paths import DATASET
+from pipeline.core.space import Value
 from pipeline.runs.edit import overlaid
 from pipeline.runs.evaluator import Evaluator
 from pipeline.runs.execution import trainer

@@ -6,8 +6,8 @@ from support import CPU, assert_identical, blobs, cell, parameters, raw_paramete
 
 from pipeline.attacks import ATTACKS, Choice, Range, TunableAttack, VectorAttack
 from pipeline.attacks.base import scheduled
-from pipeline.core.space import values_of
 from pipeline.core.errors import UserError
+from pipeline.core.space import values_of
 from pipeline.runs.params import validate
 from pipeline.search.study import Study
 from pipeline.simulator.gradients import vmap_gradients

@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.core.space import Choice, Range, Space, Value, narrowed
 from pipeline.core.component import Component
 from pipeline.core.errors import UserError
 from pipeline.core.order import mean_over_workers
 from pipeline.core.rng import Stream
+from pipeline.core.space import Choice, Range, Space, Value, narrowed
 from pipeline.core.vectors import norms
 
 VARYING = ("strength", "start", "ramp")  # parameters that may differ between the replicas of a batch

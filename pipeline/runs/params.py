@@ -9,9 +9,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.attacks import ATTACKS, Attack
-from pipeline.core.space import Value
 from pipeline.core.component import Schema, allowed, parse
 from pipeline.core.errors import UserError
+from pipeline.core.space import Value
 from pipeline.data.partitions import PARTITIONS, Partition
 from pipeline.data.prepare import Data
 from pipeline.defences.defence import Defence

@@ -1,8 +1,8 @@
 """From parameters to cells, and from cells to batches that fit in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product, takewhile
 from math import ceil, prod
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from pipeline.attacks import Attack
 from pipeline.data.dataset import Dataset
 from pipeline.runs.params import Params
+from pipeline.runs.seeds import seeds_needed
 from pipeline.simulator.cell import Cell, Training
 from pipeline.simulator.metrics import STEP_METRICS
 from pipeline.simulator.models import Network
@@ -42,25 +43,33 @@ class Planned:
         return self.attack, self.defence, self.partition
 
 
-def grid_row(params: Params, attack: str) -> list[Planned]:
-    """Return the cells of one attack, equal defences side by side."""
-    grid = params.grid
-    return [
-        planned(params, attack, defence, partition, seed)
-        for defence in grid.defences
-        for partition in grid.partitions
-        for seed in grid.seeds
-    ]
+def grid_row(params: Params, attack: str, accuracies: Mapping[str, float] | None = None) -> list[Planned]:
+    """Return the cells of one attack that are needed, equal defences side by side.
+
+    Args:
+        params: Of params.yaml, tuned.
+        attack: A name in ``grid.attacks``.
+        accuracies: Test accuracies of the cells whose results are known, by their folders.
+    """
+    known, row = accuracies or {}, []
+    for defence, partition in product(params.grid.defences, params.grid.partitions):
+        group = [planned(params, attack, defence, partition, seed) for seed in params.grid.all_seeds]
+        first = takewhile(lambda cell: cell.folder in known, group)
+        needed = seeds_needed(params, attack, [known[cell.folder] for cell in first])
+        row += group[:needed]
+    return row
 
 
 def planned(params: Params, attack: str, defence: str, partition: str, seed: int) -> Planned:
     """Return the cell of one combination of names and a seed."""
+    entry = params.defences[defence]
+    rate = params.training.learning_rate if entry.learning_rate is None else entry.learning_rate
     cell = Cell(
         model=params.model,
         partition=params.partitions[partition],
         threat=params.threat,
-        training=params.training,
-        defence=params.defences[defence],
+        training=params.training.replace(learning_rate=rate),
+        defence=entry.defence,
         attack=params.attacks[attack],
         seed=seed,
     )

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pipeline.attacks import Space, TunableAttack, VectorAttack
-from pipeline.core.space import holds, values_of
 from pipeline.core.component import allowed
 from pipeline.core.errors import UserError
+from pipeline.core.space import holds, values_of
 from pipeline.simulator.cell import Threat
 
 Sections = Mapping[str, Any]

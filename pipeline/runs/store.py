@@ -19,7 +19,8 @@ import numpy as np
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json, write_json
 from pipeline.core.paths import CACHE
-from pipeline.runs.plan import Planned
+from pipeline.runs.params import Params
+from pipeline.runs.plan import Planned, grid_row
 from pipeline.simulator.loop import Result
 
 Columns = dict[str, np.ndarray]
@@ -137,9 +138,19 @@ def read(row: Path, planned: Planned) -> Record:
     return Record(planned, key, final, steps, evaluations)
 
 
-def read_row(root: Path, cells: Sequence[Planned]) -> list[Record]:
-    """Read the cells of one or more rows, in order."""
-    return [read(row_folder(root, planned.attack), planned) for planned in cells]
+def read_row(root: Path, params: Params, attack: str) -> list[Record]:
+    """Read all cells of one attack: those that the grid asks for, and those that their results ask for.
+
+    Raises:
+        UserError: A cell is missing, broken, or was trained with other parameters.
+    """
+    found: dict[str, Record] = {}
+    while True:
+        cells = grid_row(params, attack, {folder: record.final["test_accuracy"] for folder, record in found.items()})
+        if all(planned.folder in found for planned in cells):
+            return [found[planned.folder] for planned in cells]
+        new = [planned for planned in cells if planned.folder not in found]
+        found |= {planned.folder: read(row_folder(root, attack), planned) for planned in new}
 
 
 def retire_rows(root: Path, trained: Sequence[str], searched: Sequence[str]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.attacks import Choice, Range, Space, VectorAttack
-from pipeline.core.space import Value
 from pipeline.core.files import content_hash
+from pipeline.core.space import Value
 from pipeline.runs import params as parameters
 from pipeline.runs.params import Params
 from pipeline.runs.plan import planned

@@ -1,0 +1,56 @@
+"""How many seeds a group of cells needs, decided from its results alone, so that every machine decides alike."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.runs.params import Params
+
+CLEAN = "none"
+
+
+def t_half_width(values: Sequence[float], confidence: float) -> float:
+    """Return the half width of the Student-t interval of the mean of ``values``.
+
+    NaN for fewer than two values, and where one of them is not finite.
+
+    Example:
+        >>> round(t_half_width([1.0, 2.0, 3.0, 4.0, 5.0], 0.95), 3)
+        1.963
+        >>> t_half_width([1.0], 0.95)
+        nan
+    """
+    from scipy.special import stdtrit  # an import of tenths of a second, which most commands do without
+
+    array = np.asarray(values, dtype=float)
+    if len(array) < 2 or not np.isfinite(array).all():
+        return math.nan
+    quantile = stdtrit(len(array) - 1, (1 + confidence) / 2)
+    return float(quantile * array.std(ddof=1) / math.sqrt(len(array)))
+
+
+def seeds_needed(params: Params, attack: str, accuracies: Sequence[float]) -> int:
+    """Return how many seeds one attack, defence and partition needs, as far as the known accuracies tell.
+
+    ``grid.seeds`` come first, then as many again and again, until the interval of the mean is narrow enough or
+    ``grid.max_seeds`` are reached. Without attack all seeds are needed: they are the reference of every attack.
+
+    Args:
+        params: Of params.yaml.
+        attack: Of the row.
+        accuracies: Test accuracies of the first seeds of ``grid.all_seeds``; those of more seeds than needed do no harm.
+
+    Returns:
+        Between the number of ``grid.seeds`` and ``grid.max_seeds``; more than there are accuracies where these do not
+        suffice.
+    """
+    grid, analysis = params.grid, params.analysis
+    if attack == CLEAN:
+        return grid.max_seeds
+    count = len(grid.seeds)
+    while count < grid.max_seeds and len(accuracies) >= count:
+        if t_half_width(accuracies[:count], analysis.confidence) <= analysis.half_width:
+            break
+        count = min(count + len(grid.seeds), grid.max_seeds)
+    return count
