@@ -14,6 +14,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import root
 from pipeline.core.paths import DATASET, RAW
 from pipeline.runs import edit, params
+from pipeline.runs.tuned import tuned
 from pipeline.runs.watchdog import stop_with_dvc
 
 
@@ -40,13 +41,25 @@ def _search(here: Path, parameters: params.Params, study: str) -> None:
     search_study(here, parameters, study)
 
 
+def _tune(here: Path, parameters: params.Params, defence: str) -> None:
+    from pipeline.search.tuning import tune_defence
+
+    tune_defence(here, parameters, defence)
+
+
+def _references(here: Path, parameters: params.Params) -> None:
+    from pipeline.runs.references import train_references
+
+    train_references(here, parameters)
+
+
 def _analysis(here: Path, parameters: params.Params) -> None:
     from pipeline.report import computed_on
     from pipeline.report.report import analyse
     from pipeline.runs.execution import device
     from pipeline.runs.store import retire_rows
 
-    retire_rows(here, parameters.grid.attacks, parameters.search.studies)
+    retire_rows(here, parameters.grid.attacks, parameters.search.studies, parameters.tuning.defences)
     analyse(here, parameters)
     computed_on.record(here, device(parameters.execution.device))
 
@@ -60,12 +73,15 @@ def _track(here: Path, parameters: params.Params) -> None:
 STAGES: dict[str, Callable[..., None]] = {
     "download": _download,
     "prepare": _prepare,
+    "tune": _tune,
     "train": _train,
+    "references": _references,
     "search": _search,
     "analysis": _analysis,
     "track": _track,
 }
-ROWS = {"train": "grid.attacks", "search": "search.studies"}
+ROWS = {"tune": "tuning.defences", "train": "grid.attacks", "search": "search.studies"}
+TUNED = ("train", "references", "search", "analysis", "track")  # stages after tune
 
 
 def _check_published(here: Path, parameters: params.Params) -> None:
@@ -127,10 +143,13 @@ def _run(arguments: argparse.Namespace, here: Path) -> int:
 
 def _stage(here: Path, parameters: params.Params, name: str, row: str | None) -> None:
     _check_published(here, parameters)
+    if name in TUNED:
+        parameters = tuned(here, parameters)
     if row is None:
         STAGES[name](here, parameters)
         return
-    names = parameters.grid.attacks if name == "train" else parameters.search.studies
+    section, field = ROWS[name].split(".")
+    names = getattr(getattr(parameters, section), field)
     if row not in names:
         raise UserError(f"{name} {row}: not in {ROWS[name]}; {allowed(row, names)}")
     STAGES[name](here, parameters, row)

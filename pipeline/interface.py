@@ -26,8 +26,9 @@ from pipeline.report.analysis import cell_curves, cells_table
 from pipeline.runs import params
 from pipeline.runs.execution import train, trainer
 from pipeline.runs.params import Execution
-from pipeline.runs.plan import Planned, grid_row
+from pipeline.runs.plan import Planned
 from pipeline.runs.store import Record, read_row
+from pipeline.runs.tuned import tuned
 from pipeline.simulator.cell import Cell
 from pipeline.simulator.loop import Result
 
@@ -262,9 +263,8 @@ def load_results(folder: str | Path = ".") -> Frames:
         UserError: A result is missing, damaged, or belongs to other parameters than params.yaml states.
     """
     root = Path(folder)
-    parameters = params.load(root / "params.yaml")
-    planned = [one for attack in parameters.grid.attacks for one in grid_row(parameters, attack)]
-    return _frames(read_row(root, planned))
+    parameters = tuned(root, params.load(root / "params.yaml"))
+    return _frames([record for attack in parameters.grid.attacks for record in read_row(root, parameters, attack)])
 
 
 def aggregate(vectors: Vectors, f: int, defence: Spec, seed: int = 0) -> Vectors:

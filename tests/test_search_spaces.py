@@ -44,13 +44,19 @@ def test_the_spaces_of_the_catalogue():
 
 def test_bounds_and_choices_of_params_yaml_replace_and_add():
     attack = ATTACKS["alie"]()
-    changes = {"strength": [1, 2], "sign": [1], "start": [0, 75], "ramp": [0, 5, 10], "z_formula": ["paper", "n"]}
+    changes = {
+        "strength": [1, 2],
+        "sign": [1],
+        "start": [0, 75],
+        "ramp": [0, 5, 10],
+        "z_formula": ["(n-f-s)/(n-f)", "(n-s)/n"],
+    }
     assert attack.searched(changes, "") == {
         "strength": Range(1.0, 2.0, log=True),
         "sign": Choice((1,)),
         "start": Range(0.0, 75.0, whole=True),
         "ramp": Choice((0, 5, 10)),
-        "z_formula": Choice(("paper", "n")),
+        "z_formula": Choice(("(n-f-s)/(n-f)", "(n-s)/n")),
     }
     assert ATTACKS["sign_flip"]().searched({"own": [False, True]}, "")["own"] == Choice((False, True))
     assert ATTACKS["mimic"]().searched({"warmup": [0, 5]}, "")["warmup"] == Choice((0, 5))  # declared as a choice

@@ -23,7 +23,7 @@ class Gaussian(TunableAttack):
 
     Example:
         >>> Gaussian().literature(17, 5)
-        (1.0,)
+        (200.0,)
     """
 
     name: Literal["gaussian"] = "gaussian"
@@ -34,9 +34,9 @@ class Gaussian(TunableAttack):
     random: ClassVar[bool] = True
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
-        """Return 1."""
+        """Return 200."""
         del n, f
-        return (1.0,)
+        return (200.0,)
 
     def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return ``[R, b, d]`` draws, given ``honest [R, h, d]``."""

@@ -62,13 +62,15 @@ class InnerProductManipulation(TunableAttack):
 
     b_i = -eps mu, eps = theta = 0.1 by default; against the plain mean the update is reversed when eps > h / b
 
+    At eps = 1 it is ``sign_flip``, so publications of either are publications of both.
+
     Differs from: elsewhere written (1 - factor) mu, where the factor 1.1 is eps = 0.1.
 
     Reference: Xie et al., UAI 2019, arXiv:1903.03936.
 
     Example:
         >>> InnerProductManipulation().literature(17, 5)
-        (0.1,)
+        (0.1, 1.0)
     """
 
     name: Literal["ipm"] = "ipm"
@@ -78,9 +80,9 @@ class InnerProductManipulation(TunableAttack):
     strengths: ClassVar[tuple[float, float]] = (0.01, 100.0)
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
-        """Return 0.1."""
+        """Return 0.1, and the 1 of sign flipping."""
         del n, f
-        return (0.1,)
+        return (0.1, 1.0)
 
     def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return ``-theta mu`` b times, given ``honest [..., h, d]``."""
@@ -98,25 +100,24 @@ class ALittleIsEnough(TunableAttack):
 
     b_i = mu + sign theta sd, theta = z_max = Phi^-1((n - f - s) / (n - f)), s = floor(n / 2 + 1) - f, sign = -1
 
-    f is the number of tolerated workers. ``z_formula`` "n" takes Phi^-1((n - s) / n) as the default instead. Where
-    these are not both positive numbers (f too small or too large for n) there is no default, and a strength must be
-    given.
+    f is the number of tolerated workers. ``z_formula`` says of which share z_max is the quantile: of
+    (n - f - s) / (n - f), or of (n - s) / n. Where these quantiles are not both positive numbers (f too small or too
+    large for n) there is no default, and a strength must be given.
 
-    Differs from: elsewhere z is fixed at 1.5, or Phi^-1((n - s) / n) (here ``z_formula``), or mu + z sd is sent (here
-    ``sign``).
+    Differs from: elsewhere z is fixed at 1.5 (ByzFL, ByzantineMomentum), or mu + z sd is sent (here ``sign``).
 
     Reference: Baruch et al., NeurIPS 2019, arXiv:1902.06156.
 
     Example:
         >>> [round(z, 3) for z in ALittleIsEnough().literature(25, 5)]
-        [0.253, 0.468]
-        >>> [round(z, 3) for z in ALittleIsEnough(z_formula="n").literature(25, 5)]
-        [0.468, 0.253]
+        [0.253, 0.468, 1.5]
+        >>> [round(z, 3) for z in ALittleIsEnough(z_formula="(n-s)/n").literature(25, 5)]
+        [0.468, 0.253, 1.5]
     """
 
     name: Literal["alie"] = "alie"
     sign: Literal[-1, 1] = Field(-1, description="on which side of the mean")
-    z_formula: Literal["paper", "n"] = Field("paper", description="(n - f - s) / (n - f), or (n - s) / n")
+    z_formula: Literal["(n-f-s)/(n-f)", "(n-s)/n"] = Field("(n-f-s)/(n-f)", description="share whose quantile z_max is")
     formula: ClassVar[str] = "mu + sign theta sd"
     reference: ClassVar[str] = "Baruch et al., NeurIPS 2019, arXiv:1902.06156"
     knowledge: ClassVar[str] = "the honest vectors of the step, n and f"
@@ -124,13 +125,13 @@ class ALittleIsEnough(TunableAttack):
     space: ClassVar[Space] = {"sign": Choice((-1, 1))}
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
-        """Return z_max by both formulas, the chosen one first; nothing where one of them is not a positive number."""
+        """Return z_max by both formulas, the chosen one first, and 1.5; nothing where a z_max is not a positive number."""
         supporters = n // 2 + 1 - f
         shares = [(n - f - supporters) / (n - f), (n - supporters) / n]
         if not all(0.5 < share < 1 for share in shares):
             return ()
-        paper, over_n = (NormalDist().inv_cdf(share) for share in shares)
-        return (paper, over_n) if self.z_formula == "paper" else (over_n, paper)
+        over_others, over_all = (NormalDist().inv_cdf(share) for share in shares)
+        return (over_others, over_all, 1.5) if self.z_formula == "(n-f-s)/(n-f)" else (over_all, over_others, 1.5)
 
     def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return ``mu + sign theta sd`` b times, given ``honest [..., h, d]``, h >= 2."""

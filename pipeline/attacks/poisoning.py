@@ -30,9 +30,10 @@ class LabelFlip(DataAttack):
 
     The Byzantine workers hold data of their own and keep their own momentum.
 
-    Differs from: elsewhere the Byzantine vector is the mean of the honest workers' gradients on flipped labels.
+    Differs from: elsewhere the Byzantine vector is the mean of the honest workers' gradients on flipped labels. Tolpegin
+    et al. flip one source class to one target class.
 
-    Reference: Tolpegin et al., ESORICS 2020, arXiv:2007.08432.
+    Reference: as in ByzFL 0.0.11 and Blades; the idea: Tolpegin et al., ESORICS 2020, arXiv:2007.08432.
 
     Example:
         >>> import torch
@@ -42,7 +43,7 @@ class LabelFlip(DataAttack):
 
     name: Literal["label_flip"] = "label_flip"
     formula: ClassVar[str] = "honest computation on labels C - 1 - y"
-    reference: ClassVar[str] = "Tolpegin et al., ESORICS 2020, arXiv:2007.08432"
+    reference: ClassVar[str] = "as in ByzFL and Blades; the idea: Tolpegin et al., ESORICS 2020, arXiv:2007.08432"
     knowledge: ClassVar[str] = "its own data"
 
     def poison(self, labels: Tensor, classes: int) -> Tensor:

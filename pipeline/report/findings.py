@@ -14,7 +14,6 @@ from pipeline.report.search_results import StudyResult, read_study
 from pipeline.report.search_tables import search_tables
 from pipeline.runs.execution import device
 from pipeline.runs.params import Params
-from pipeline.runs.plan import grid_row
 from pipeline.runs.store import read_row
 
 
@@ -43,7 +42,7 @@ def find(root: Path, params: Params, data: Dataset) -> Findings:
     """
     path, confidence = params.analysis.published, params.analysis.confidence
     theirs = read_published(root / path) if path else None
-    records = [record for attack in params.grid.attacks for record in read_row(root, grid_row(params, attack))]
+    records = [record for attack in params.grid.attacks for record in read_row(root, params, attack)]
     studies = [read_study(root, params, name) for name in params.search.studies]
     search = search_tables(studies, params.search.defences, params.threat.byzantine, confidence) if studies else None
     tables = analysis.tabulate(records, search, confidence)

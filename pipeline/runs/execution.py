@@ -99,7 +99,11 @@ def arithmetic(model: Model, execution: Execution) -> dict[str, str]:
 
 
 def train(
-    cells: Sequence[Cell], trainer: Trainer, watch: Callable[[list[int]], Watch], detect: bool = False
+    cells: Sequence[Cell],
+    trainer: Trainer,
+    watch: Callable[[list[int]], Watch],
+    detect: bool = False,
+    heterogeneity: bool = False,
 ) -> Iterator[tuple[list[int], list[Result]]]:
     """Train ``cells`` in batches, as many at a time as there are processes.
 
@@ -111,6 +115,7 @@ def train(
         watch: Given the positions of a batch's cells, returns what to call at each of its evaluations; no cell's
             evaluation is told twice, even if a batch must be repeated.
         detect: Measure what share of the Byzantine vectors a filter would flag.
+        heterogeneity: Measure G and B at every evaluation.
 
     Yields:
         The positions in ``cells`` of a batch, with their results, as the batches end.
@@ -121,7 +126,7 @@ def train(
     told = [-1] * len(cells)
 
     def task(positions: list[int]) -> Task:
-        arguments = ([cells[position] for position in positions], detect)
+        arguments = ([cells[position] for position in positions], detect, heterogeneity)
         return Task(positions, _attempt, arguments, _once(told, positions, watch(positions)))
 
     waiting = [task(positions) for positions in _planned(cells, trainer)]
@@ -186,10 +191,12 @@ def _prepare(data: Path, execution: Execution, on: torch.device) -> _Prepared:
     return _Prepared(load(data), execution, on)
 
 
-def _attempt(here: _Prepared, cells: Sequence[Cell], detect: bool, watch: Watch) -> list[Result] | None:
+def _attempt(
+    here: _Prepared, cells: Sequence[Cell], detect: bool, heterogeneity: bool, watch: Watch
+) -> list[Result] | None:
     """Return the results of a batch; None if memory does not suffice."""
     try:
-        return _train_batch(cells, here.dataset, here.execution, here.on, watch, detect)
+        return _train_batch(here, cells, detect, heterogeneity, watch)
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -208,9 +215,9 @@ def _free_gpu_memory(_: _Prepared, __: Watch) -> int:
 
 
 def _train_batch(
-    cells: Sequence[Cell], dataset: Dataset, execution: Execution, on: torch.device, watch: Watch, detect: bool
+    here: _Prepared, cells: Sequence[Cell], detect: bool, heterogeneity: bool, watch: Watch
 ) -> list[Result]:
-    gradients = backend(execution.gradients, cells[0].model, on)
-    program = build(cells, dataset, gradients, on, detect)
+    gradients = backend(here.execution.gradients, cells[0].model, here.on)
+    program = build(cells, here.dataset, gradients, here.on, detect, heterogeneity)
     with kernels_chosen(program.training, together=gradients in (chain_gradients, vmap_gradients)):
         return run(program, watch)

@@ -300,7 +300,7 @@ def _tuning_fits(sections: Sections) -> Iterator[str]:
     if not 0 < low < high:
         yield f"tuning.learning_rate = {[low, high]}: should be two bounds, 0 < low < high"
     elif tuning.defences and not low <= common <= high:
-        yield f"tuning.learning_rate = {[low, high]}: should hold training.learning_rate = {common}, which is tried first"
+        yield f"tuning.learning_rate = {[low, high]}: should hold {common}, the common rate, which is tried first"
     if tuning.objective == "clean" and "none" not in tuning.attacks:
         yield "tuning.attacks: should hold 'none' for the objective 'clean'"
 

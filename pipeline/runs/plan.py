@@ -60,6 +60,14 @@ def grid_row(params: Params, attack: str, accuracies: Mapping[str, float] | None
     return row
 
 
+def whole_row(params: Params, attack: str) -> list[Planned]:
+    """Return the cells of one attack with all seeds that it may need."""
+    return [
+        planned(params, attack, defence, partition, seed)
+        for defence, partition, seed in product(params.grid.defences, params.grid.partitions, params.grid.all_seeds)
+    ]
+
+
 def planned(params: Params, attack: str, defence: str, partition: str, seed: int) -> Planned:
     """Return the cell of one combination of names and a seed."""
     entry = params.defences[defence]

@@ -39,7 +39,7 @@ def seeds_needed(params: Params, attack: str, accuracies: Sequence[float]) -> in
     Args:
         params: Of params.yaml.
         attack: Of the row.
-        accuracies: Test accuracies of the first seeds of ``grid.all_seeds``; those of more seeds than needed do no harm.
+        accuracies: Test accuracies of the first seeds of ``grid.all_seeds``; further ones do no harm.
 
     Returns:
         Between the number of ``grid.seeds`` and ``grid.max_seeds``; more than there are accuracies where these do not

@@ -153,21 +153,23 @@ def read_row(root: Path, params: Params, attack: str) -> list[Record]:
         found |= {planned.folder: read(row_folder(root, attack), planned) for planned in new}
 
 
-def retire_rows(root: Path, trained: Sequence[str], searched: Sequence[str]) -> None:
-    """Take away the rows of attacks that the grid or the search no longer holds; cells go to the cache.
+def retire_rows(root: Path, trained: Sequence[str], searched: Sequence[str], tuned: Sequence[str]) -> None:
+    """Take away the results that params.yaml no longer names; cells go to the cache.
 
     Args:
         root: The project's folder.
         trained: The attacks of the grid.
-        searched: The attacks of the search.
+        searched: The studies of the search.
+        tuned: The defences that are tuned.
     """
     for row in _folders(root / "results" / "train"):
         if row.name not in trained:
             settle(root, row, {})
             row.rmdir()
-    for row in _folders(root / "results" / "search"):
-        if row.name not in searched:
-            shutil.rmtree(row)
+    for parent, names in (("search", searched), ("tune", tuned)):
+        for row in _folders(root / "results" / parent):
+            if row.name not in names:
+                shutil.rmtree(row)
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -9,9 +9,19 @@ import torch
 from torch import Tensor
 
 from pipeline.core.vectors import sum_over_columns
+from pipeline.data.partitions import Shares
 from pipeline.simulator.capture import stepper
 from pipeline.simulator.detection import flagged
-from pipeline.simulator.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_METRICS, diagnostics, evaluate
+from pipeline.simulator.metrics import (
+    EVALUATION_METRICS,
+    FINAL_METRICS,
+    HETEROGENEITY_METRICS,
+    STEP_METRICS,
+    diagnostics,
+    dissimilarity,
+    evaluate,
+    local_gradients,
+)
 from pipeline.simulator.program import Program, State, at
 from pipeline.simulator.sampling import put, take
 from pipeline.simulator.server import update
@@ -47,7 +57,8 @@ class Result:
     Attributes:
         steps: ``STEP_METRICS``, each ``[T]``; with ``Program.detect`` also ``flagged``.
         evaluated: Steps done at each evaluation, ``[E]``, from 0 to T.
-        evaluations: ``EVALUATION_METRICS``, each ``[E]``.
+        evaluations: ``EVALUATION_METRICS``, each ``[E]``; with ``Program.heterogeneity`` also
+            ``HETEROGENEITY_METRICS``.
         final: ``FINAL_METRICS``, one number each.
     """
 
@@ -70,6 +81,7 @@ def run(program: Program, watch: Watch) -> list[Result]:
     Returns:
         One result a cell, in order.
     """
+    evaluated_metrics = [*EVALUATION_METRICS, *(HETEROGENEITY_METRICS if program.heterogeneity else [])]
     measured_at_steps = [*STEP_METRICS, *(["flagged"] if program.detect else [])]
     take_step = stepper(partial(step, program), program.start())
     history = program.initial.new_empty(len(measured_at_steps), len(program.initial), program.training.steps)
@@ -80,11 +92,11 @@ def run(program: Program, watch: Watch) -> list[Result]:
             evaluated.append(t)
             evaluations.append(_evaluation(program, take_step.state))
             measured = _by_name(measured_at_steps, history[..., t - 1]) if t else {}
-            watch(t, {**_by_name(EVALUATION_METRICS, evaluations[-1]), **measured})
+            watch(t, {**_by_name(evaluated_metrics, evaluations[-1]), **measured})
         if t < program.training.steps:
             history[..., t] = take_step(t)
     steps = _by_name(measured_at_steps, history)
-    curves = _by_name(EVALUATION_METRICS, torch.stack(evaluations, dim=-1))
+    curves = _by_name(evaluated_metrics, torch.stack(evaluations, dim=-1))
     final = _final(program, take_step.state)
     return [
         Result(_of(steps, r), evaluated, _of(curves, r), {name: float(values[r]) for name, values in final.items()})
@@ -94,7 +106,18 @@ def run(program: Program, watch: Watch) -> list[Result]:
 
 def _evaluation(program: Program, state: State) -> Tensor:
     measured = evaluate(program.network, state.params, program.dataset.validation)
-    return torch.stack([measured.accuracy, measured.loss])
+    values = torch.stack([measured.accuracy, measured.loss])
+    return torch.cat([values, _heterogeneity(program, state)]) if program.heterogeneity else values
+
+
+def _heterogeneity(program: Program, state: State) -> Tensor:
+    """Return ``HETEROGENEITY_METRICS`` ``[2, R]`` of the honest workers' gradients over all their samples."""
+    h, train = program.threat.honest, program.dataset.train
+    measured = []
+    for params, held, sizes in zip(state.params, program.held, program.sizes, strict=True):
+        shares = Shares(held[:h], sizes[:h])
+        measured.append(dissimilarity(local_gradients(program.gradients, program.network, params, train, shares)))
+    return torch.tensor(measured, dtype=state.params.dtype, device=state.params.device).mT
 
 
 def _final(program: Program, state: State) -> dict[str, np.ndarray]:

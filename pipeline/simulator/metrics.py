@@ -41,6 +41,10 @@ EVALUATION_METRICS = {
     "validation_accuracy": Metric("accuracy on the validation split", "fraction", "higher"),
     "validation_loss": Metric("mean cross-entropy on the validation split", "nats", "lower"),
 }
+HETEROGENEITY_METRICS = {
+    "g_squared": Metric("mean squared distance of the honest workers' gradients to their mean: G^2", "1", "neither"),
+    "b_squared": Metric("the same over the squared norm of the mean: B^2", "1", "neither"),
+}
 FINAL_METRICS = {
     **EVALUATION_METRICS,
     "test_accuracy": Metric("accuracy on the test split, read once, after the last step", "fraction", "higher"),

@@ -68,6 +68,7 @@ class Program:
         rounds: ``[R]``, random numbers of the choice of workers.
         images: ``[R]``, random numbers of the augmentation.
         detect: Whether to measure at every step what a filter would flag.
+        heterogeneity: Whether to measure G and B at every evaluation.
         byzantine_counts: ``[T]``, Byzantine workers in each round; None if all workers take part.
     """
 
@@ -90,6 +91,7 @@ class Program:
     rounds: Stream
     images: Stream
     detect: bool
+    heterogeneity: bool
     byzantine_counts: list[int] | None
 
     def counts(self, t: int | Tensor) -> tuple[int, int]:
@@ -181,7 +183,12 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def build(
-    cells: Sequence[Cell], dataset: Dataset, backend: Backend, device: torch.device, detect: bool = False
+    cells: Sequence[Cell],
+    dataset: Dataset,
+    backend: Backend,
+    device: torch.device,
+    detect: bool = False,
+    heterogeneity: bool = False,
 ) -> Program:
     """Return the program that trains ``cells``, one replica each; side by side, equal defences are applied at once."""
     first = cells[0]
@@ -213,6 +220,7 @@ def build(
         rounds=Stream.of([cell.seed for cell in cells], "rounds", device),
         images=Stream.of([cell.seed for cell in cells], "augmentation", device),
         detect=detect,
+        heterogeneity=heterogeneity,
         byzantine_counts=_byzantine_counts(first.threat, training.steps),
     )
 

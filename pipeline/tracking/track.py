@@ -9,7 +9,6 @@ from pipeline.report import search_export
 from pipeline.report.search_results import read_study
 from pipeline.runs import store
 from pipeline.runs.params import Params
-from pipeline.runs.plan import grid_row
 from pipeline.tracking.searches import study_runs
 from pipeline.tracking.tracker import Tracker
 
@@ -23,7 +22,7 @@ def track(root: Path, params: Params) -> None:
     tracker = Tracker(root, params, file_hash(root / DATASET))
     imported: dict[str, list[str]] = {}
     for attack in params.grid.attacks:
-        records = store.read_row(root, grid_row(params, attack))
+        records = store.read_row(root, params, attack)
         tracker.publish_row(attack, records)
         imported[f"train {attack}"] = [record.key for record in records]
     figures = root / "reports" / "figures"

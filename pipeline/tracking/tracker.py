@@ -312,7 +312,8 @@ class LiveRow:
         """Finish the runs that were watched and publish the others, to the same end as ``publish_row``."""
         results = by_group(records)
         for group, run_id in self._runs.items():
-            self._tracker.complete(run_id, group_content(results[group]), self._logged[run_id])
+            if len(results[group]) == len(self._folders[group]):  # otherwise seeds were added: published below
+                self._tracker.complete(run_id, group_content(results[group]), self._logged[run_id])
         self._tracker.publish_row(self._attack, records)
 
     def _run(self, group: Group) -> str:

@@ -19,4 +19,4 @@ def inf(honest, strength, byzantine, **_):
     return [[math.inf] * len(honest[0])] * byzantine
 
 
-gaussian.default_strength = lambda n, f, **_: 1.0
+gaussian.default_strength = lambda n, f, **_: 200.0

@@ -35,10 +35,10 @@ def fang(honest, strength, byzantine, draw, **_):
     return [[beyond(c, u) for c, u in zip(columns(honest), uniform[i], strict=True)] for i in range(byzantine)]
 
 
-def _z_max(n, f, z_formula="paper", **_):
+def _z_max(n, f, z_formula="(n-f-s)/(n-f)", **_):
     """Where the normal distribution function reaches the share (n - f - s) / (n - f) or (n - s) / n, by bisection."""
     s = math.floor(n / 2 + 1) - f
-    shares = {"paper": (n - f - s) / (n - f), "n": (n - s) / n}
+    shares = {"(n-f-s)/(n-f)": (n - f - s) / (n - f), "(n-s)/n": (n - s) / n}
     if not all(0.5 < share < 1 for share in shares.values()):
         return None
     low, high = 0.0, 40.0

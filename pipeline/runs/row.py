@@ -1,0 +1,99 @@
+"""A folder of cells on disk, and the training of those that are missing."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.core.files import file_hash
+from pipeline.core.paths import DATASET
+from pipeline.data.dataset import readable
+from pipeline.runs import store
+from pipeline.runs.execution import Trainer, arithmetic, train
+from pipeline.runs.params import Params
+from pipeline.runs.plan import Planned
+from pipeline.runs.progress import Progress, progress
+from pipeline.simulator.loop import Watch
+
+Watcher = Callable[[Sequence[Planned]], Watch]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells that stand in one folder.
+
+    Attributes:
+        root: The project's folder.
+        params: Of params.yaml, tuned.
+        folder: Where the cells stand.
+    """
+
+    root: Path
+    params: Params
+    folder: Path
+
+    @cached_property
+    def data_hash(self) -> str:
+        """The hash of the prepared data."""
+        with readable(self.root / DATASET, "prepare") as file:
+            return file_hash(file)
+
+    def keys(self, cells: Iterable[Planned]) -> dict[str, str]:
+        """Return the key of every cell by its folder."""
+        computes = arithmetic(self.params.model, self.params.execution)
+        return {planned.folder: planned.cell.key(self.data_hash, computes) for planned in cells}
+
+    def settle(self, cells: Iterable[Planned]) -> set[str]:
+        """Keep these cells and no others; return the folders of those that are missing."""
+        return store.settle(self.root, self.folder, self.keys(cells))
+
+    def read(self, planned: Planned) -> store.Record:
+        """Read one cell."""
+        return store.read(self.folder, planned)
+
+    def train(
+        self,
+        title: str,
+        cells: Sequence[Planned],
+        processes: Trainer,
+        watcher: Watcher = lambda _: lambda *_: None,
+        heterogeneity: bool = False,
+    ) -> None:
+        """Train cells, and write those of a batch when it ends: an interruption loses the batch under way.
+
+        Args:
+            title: Of the progress.
+            cells: In any order; equal defences side by side are applied at once.
+            processes: What trains them.
+            watcher: Given the cells of a batch, returns what is told its evaluations.
+            heterogeneity: Measure G and B at every evaluation.
+        """
+        keys = self.keys(cells)
+        with progress(title, sum(planned.cell.training.steps for planned in cells), "step") as bar:
+            watch = _advancing(cells, watcher, bar)
+            measured = {"heterogeneity": heterogeneity}
+            for positions, results in train([planned.cell for planned in cells], processes, watch, **measured):
+                for position, result in zip(positions, results, strict=True):
+                    store.write(self.root, self.folder, cells[position], keys[cells[position].folder], result)
+
+
+def _advancing(cells: Sequence[Planned], watcher: Watcher, bar: Progress) -> Callable[[list[int]], Watch]:
+    """Return what makes the watch of a batch that moves the bar, too."""
+    done = [0] * len(cells)  # steps of each cell; a batch that is halved, or repeated, counts once
+
+    def of_batch(positions: list[int]) -> Watch:
+        log = watcher([cells[position] for position in positions])
+
+        def watch(steps_done: int, metrics: dict[str, np.ndarray]) -> None:
+            log(steps_done, metrics)
+            accuracy = metrics["validation_accuracy"].mean()
+            more = sum(steps_done - done[position] for position in positions)
+            bar.advance(more, f"mean validation accuracy {accuracy:.1%}")
+            for position in positions:
+                done[position] = steps_done
+
+        return watch
+
+    return of_batch
