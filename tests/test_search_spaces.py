@@ -56,7 +56,7 @@ def test_bounds_and_choices_of_params_yaml_replace_and_add():
         "sign": Choice((1,)),
         "start": Range(0.0, 75.0, whole=True),
         "ramp": Choice((0, 5, 10)),
-        "z_formula": Choice(("(n-f-s)/(n-f)", "(n-s)/n")),
+        "z_formula": Choice(formulas),
     }
     assert ATTACKS["sign_flip"]().searched({"own": [False, True]}, "")["own"] == Choice((False, True))
     assert ATTACKS["mimic"]().searched({"warmup": [0, 5]}, "")["warmup"] == Choice((0, 5))  # declared as a choice

@@ -125,7 +125,7 @@ class ALittleIsEnough(TunableAttack):
     space: ClassVar[Space] = {"sign": Choice((-1, 1))}
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
-        """Return z_max by both formulas, the chosen one first, and 1.5; nothing where a z_max is not a positive number."""
+        """Return z_max by both formulas, the chosen one first, and 1.5; nothing where a z_max is not positive."""
         supporters = n // 2 + 1 - f
         shares = [(n - f - supporters) / (n - f), (n - supporters) / n]
         if not all(0.5 < share < 1 for share in shares):

@@ -30,8 +30,8 @@ class LabelFlip(DataAttack):
 
     The Byzantine workers hold data of their own and keep their own momentum.
 
-    Differs from: elsewhere the Byzantine vector is the mean of the honest workers' gradients on flipped labels. Tolpegin
-    et al. flip one source class to one target class.
+    Differs from: elsewhere the Byzantine vector is the mean of the honest workers' gradients on flipped labels.
+    Tolpegin et al. flip one source class to one target class.
 
     Reference: as in ByzFL 0.0.11 and Blades; the idea: Tolpegin et al., ESORICS 2020, arXiv:2007.08432.
 
