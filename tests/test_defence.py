@@ -85,7 +85,7 @@ def test_nnm_then_rule_is_the_composition_of_the_oracles(name):
     vectors = unequal_vectors(11, 3)
     mixed = oracles.nnm(vectors.tolist(), 2)
     expected = torch.tensor(oracles.AGGREGATION[name](mixed, 2), dtype=torch.float64)
-    tolerance = 1e-2 if name == "geometric_median" else 1e-12
+    tolerance = 1e-7 if name == "geometric_median" else 1e-12
     torch.testing.assert_close(defence(name, "nnm").aggregate(vectors, 2).vector, expected, rtol=0, atol=tolerance)
 
 
@@ -131,7 +131,7 @@ def test_conditions_are_checked_on_the_transformed_n_and_f():
 @pytest.mark.parametrize("before", [(), ("nnm",), ("nnm", "nnm")], ids=["plain", "nnm", "nnm-nnm"])
 def test_weights_times_received_vectors_are_the_aggregate(name, before):
     vectors = unequal_vectors(4, 9, 5)
-    vector, _, weights = defence(name, *before).aggregate(vectors, 2)
+    vector, _, weights, _ = defence(name, *before).aggregate(vectors, 2)
     torch.testing.assert_close((weights[..., None] * vectors).sum(dim=-2), vector, rtol=0, atol=1e-5)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(4, dtype=torch.float64))
 
@@ -159,7 +159,7 @@ def test_no_weight_reaches_a_vector_that_is_not_finite():
     vectors = unequal_vectors(9, 5)
     vectors[4], vectors[8] = torch.nan, torch.inf
     for name in ("krum", "geometric_median"):
-        vector, _, weights = defence(name, "nnm").aggregate(vectors, 2)
+        vector, _, weights, _ = defence(name, "nnm").aggregate(vectors, 2)
         assert bool(vector.isfinite().all())
         assert weights[[4, 8]].tolist() == [0.0, 0.0]
 
@@ -179,8 +179,7 @@ def test_breakdown_with_nnm(name, value, dtype):
 
 @pytest.mark.parametrize(("composed", "n", "f"), list(combinations_that_tolerate()))
 def test_kappa_by_enumeration(composed, n, f):
-    rounding = 1e-5 if composed.rule.name == "geometric_median" else 1e-12
-    found = oracles.hardest_kappa(lambda vectors: composed.aggregate(vectors, f).vector, n, f, rounding)
+    found = oracles.hardest_kappa(lambda vectors: composed.aggregate(vectors, f).vector, n, f)
     assert found <= composed.kappa(n, f) * (1 + 1e-6)
 
 

@@ -74,7 +74,7 @@ def test_diagnostics_of_an_example_by_hand():
     honest = torch.tensor([[[3.0, 0.0], [3.0, 8.0]], [[1.0, 1.0], [1.0, 1.0]]])  # means (3, 4) and (1, 1)
     losses = torch.tensor([[1.0, 2.0], [0.5, 0.5]])
     aggregate = torch.tensor([[0.0, 4.0], [1.0, 1.0]])
-    measured = diagnostics(honest, losses, aggregate, torch.tensor([0.25, math.nan]))
+    measured = diagnostics(honest, losses, aggregate, torch.tensor([0.25, math.nan]), torch.tensor([0.0, math.nan]))
     first, second = (dict(zip(STEP_METRICS, values.tolist(), strict=True)) for values in measured.unbind(dim=-1))
     assert first == pytest.approx(
         {
@@ -84,12 +84,14 @@ def test_diagnostics_of_an_example_by_hand():
             "cosine": 16 / 20,
             "empirical_kappa": 9 / 16,  # both honest vectors are 4 from their mean
             "byzantine_weight": 0.25,
+            "unconverged": 0.0,
         }
     )
     assert second["aggregate_error"] == 0
     assert second["cosine"] == pytest.approx(1)
     assert math.isnan(second["empirical_kappa"])  # no error over no spread
     assert math.isnan(second["byzantine_weight"])
+    assert math.isnan(second["unconverged"])
 
 
 def test_the_catalogue_names_what_a_run_measures():

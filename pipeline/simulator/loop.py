@@ -30,14 +30,17 @@ def step(program: Program, state: State, t: int | Tensor) -> tuple[State, Tensor
     byzantine, attack = program.byzantine(momentum, state, t)  # [R, b, d]
     honest = momentum[:, :h]
     sent = torch.cat([honest, byzantine], dim=-2)  # [R, n, d]
-    direction, defences, weights = program.defend(sent, state.defences, program.server.fork(t))  # [R, d], ..., [R, n]
+    defended = program.defend(sent, state.defences, program.server.fork(t))
+    direction = defended.aggregates  # [R, d]
     params, velocity = update(
         state.params, state.velocity, direction, at(program.rates, t), training.weight_decay, training.server_momentum
     )
-    measured = diagnostics(honest, losses[:, :h], direction, sum_over_columns(weights[:, h:]))
+    byzantine_weight = sum_over_columns(defended.weights[:, h:])
+    measured = diagnostics(honest, losses[:, :h], direction, byzantine_weight, defended.unconverged)
     if program.detect:
         measured = torch.cat([measured, flagged(sent, h)[None]])
-    return State(params, put(state.momentum, present, momentum), direction, velocity, attack, defences), measured
+    momenta = put(state.momentum, present, momentum)
+    return State(params, momenta, direction, velocity, attack, defended.states), measured
 
 
 @dataclass(frozen=True)

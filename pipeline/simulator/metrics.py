@@ -36,6 +36,11 @@ STEP_METRICS = {
         "squared aggregate error over the mean squared spread of the honest vectors", "1", "lower"
     ),
     "byzantine_weight": Metric("share of the aggregate that comes from Byzantine vectors, where defined", "1", "lower"),
+    "unconverged": Metric(
+        "whether a rule that iterates to a tolerance stopped before it, at its most rounds; undefined for the others",
+        "0 or 1",
+        "lower",
+    ),
 }
 EVALUATION_METRICS = {
     "validation_accuracy": Metric("accuracy on the validation split", "fraction", "higher"),
@@ -49,7 +54,9 @@ FINAL_METRICS = {
 }
 
 
-def diagnostics(honest: Tensor, losses: Tensor, aggregate: Tensor, byzantine_weight: Tensor) -> Tensor:
+def diagnostics(
+    honest: Tensor, losses: Tensor, aggregate: Tensor, byzantine_weight: Tensor, unconverged: Tensor
+) -> Tensor:
     """Return the ``STEP_METRICS`` of one step.
 
     Args:
@@ -57,6 +64,7 @@ def diagnostics(honest: Tensor, losses: Tensor, aggregate: Tensor, byzantine_wei
         losses: ``[R, h]``, in nats.
         aggregate: ``[R, d]``.
         byzantine_weight: ``[R]``, NaN where the rule is not a weighted mean.
+        unconverged: ``[R]``, 0 or 1, NaN where the rule does not iterate to a tolerance.
 
     Returns:
         ``[metrics, R]``, in the order of ``STEP_METRICS``.
@@ -66,7 +74,8 @@ def diagnostics(honest: Tensor, losses: Tensor, aggregate: Tensor, byzantine_wei
     error = norms(aggregate - mean)
     mean_loss = sum_over_columns(losses) / losses.shape[-1]
     cosine = sum_over_columns(aggregate * mean) / (norms(aggregate) * norms(mean))
-    return torch.stack([mean_loss, norms(mean), error, cosine, error.square() / spread, byzantine_weight])
+    kappa = error.square() / spread
+    return torch.stack([mean_loss, norms(mean), error, cosine, kappa, byzantine_weight, unconverged])
 
 
 class Evaluation(NamedTuple):
