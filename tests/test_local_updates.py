@@ -17,7 +17,11 @@ from pipeline.simulator.worker import clipped, with_momentum
 
 DATASET = blobs()
 LOCAL = {"name": "local_sgd", "steps": 3, "learning_rate": 0.2}
-NO_BYZANTINE = {"threat": {"workers": 7, "byzantine": 0, "tolerated": 0, "sampled": None}, "attacks.alie.strength": 1.0}
+NO_BYZANTINE = {
+    "threat": {"workers": 7, "byzantine": 0, "tolerated": 0, "sampled": None},
+    "attacks.alie.strength": 1.0,
+    "search.studies": [],
+}
 SAMPLED = {"threat": {"workers": 9, "byzantine": 2, "tolerated": 2, "sampled": 7}}
 
 

@@ -23,7 +23,7 @@ from pipeline.simulator.sampling import minibatch
 DATASET = blobs()
 DEFENCES = ["mean", "median", "trimmed_mean", "krum", "geometric_median", "nnm_trimmed_mean"]
 ATTACKS = ["none", "sign_flip", "ipm", "alie", "label_flip"]
-NO_BYZANTINE = {"threat.byzantine": 0}
+NO_BYZANTINE = {"threat.byzantine": 0, "search.studies": []}
 LOGISTIC = {"model": {"name": "logistic"}}
 
 
