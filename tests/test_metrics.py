@@ -45,8 +45,8 @@ def test_evaluation_is_the_plain_loop_whatever_the_pieces(samples_at_once, monke
     result = evaluate(NETWORK, replicas(), DATASET.validation)
     expected = [by_hand(params, DATASET.validation) for params in replicas()]
     assert len({accuracy for accuracy, _ in expected}) > 1
-    assert result.accuracy.tolist() == pytest.approx([accuracy for accuracy, _ in expected], abs=1e-6)
-    assert result.loss.tolist() == pytest.approx([loss for _, loss in expected], rel=1e-5)
+    assert result.accuracy.tolist() == pytest.approx([accuracy for accuracy, _ in expected], rel=1e-14)
+    assert result.loss.tolist() == pytest.approx([loss for _, loss in expected], rel=1e-12)
     assert not result.diverged.any()
 
 
@@ -63,11 +63,24 @@ def test_a_replica_that_is_not_finite_is_at_chance_level_and_disturbs_no_other(b
 
 
 def test_finite_parameters_with_infinite_logits_have_diverged():
-    params = replicas()
-    params[2] = 1e30
+    params = replicas().double()
+    params[2] = 1e200
     result = evaluate(NETWORK, params, DATASET.test)
     assert result.diverged.tolist() == [False, False, True]
     assert result.accuracy[2].item() == pytest.approx(1 / DATASET.classes)
+
+
+def test_logits_that_only_float32_does_not_hold_are_evaluated():
+    """Two layers times 1e26 each: logits around 1e52."""
+    params = replicas()
+    params[1] = params[0] * 1e26
+    assert not NETWORK.forward(params[1], DATASET.test.inputs).isfinite().all()
+    result = evaluate(NETWORK, params, DATASET.test)
+    logits = NETWORK.forward(params[1].double(), DATASET.test.inputs.double())
+    assert result.diverged.tolist() == [False, False, False]
+    assert result.accuracy[1].item() == (logits.argmax(dim=-1) == DATASET.test.labels).double().mean().item()
+    assert result.loss[1].item() == pytest.approx(torch.nn.functional.cross_entropy(logits, DATASET.test.labels).item())
+    assert math.isfinite(result.loss[1].item())
 
 
 def test_diagnostics_of_an_example_by_hand():

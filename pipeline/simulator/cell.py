@@ -69,7 +69,9 @@ class Training(Schema):
     server_momentum: float = Field(ge=0, lt=1, description="of the server's velocity")
     weight_decay: float = Field(ge=0, description="L2 coefficient")
     evaluate_every: int = Field(ge=1, description="steps between evaluations on validation data")
-    precision: Literal["float32", "float64"] = Field(description="type of data, parameters, vectors and metrics")
+    precision: Literal["float32", "float64"] = Field(
+        description="type of data, parameters and vectors; evaluated in float64"
+    )
     tf32: bool = Field(description="whether a GPU may round the factors of products to 10 bits")
 
 

@@ -104,7 +104,7 @@ def _final(program: Program, state: State) -> dict[str, np.ndarray]:
     validation = evaluate(program.network, state.params, program.dataset.validation)
     test = evaluate(program.network, state.params, program.dataset.test)
     measured = [validation.accuracy, validation.loss, test.accuracy, test.loss, validation.diverged | test.diverged]
-    return _by_name(FINAL_METRICS, torch.stack([values.to(state.params.dtype) for values in measured]))
+    return _by_name(FINAL_METRICS, torch.stack([values.double() for values in measured]))
 
 
 def _by_name(names: Iterable[str], values: Tensor) -> dict[str, np.ndarray]:

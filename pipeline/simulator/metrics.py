@@ -50,7 +50,9 @@ FINAL_METRICS = {
     **EVALUATION_METRICS,
     "test_accuracy": Metric("accuracy on the test split, read once, after the last step", "fraction", "higher"),
     "test_loss": Metric("mean cross-entropy on the test split, after the last step", "nats", "lower"),
-    "diverged": Metric("whether parameters or logits are not finite; accuracy is then chance level", "0 or 1", "lower"),
+    "diverged": Metric(
+        "whether parameters or logits are not finite in float64; accuracy is then chance level", "0 or 1", "lower"
+    ),
 }
 
 
@@ -79,7 +81,7 @@ def diagnostics(
 
 
 class Evaluation(NamedTuple):
-    """Accuracy ``[R]`` (fraction), loss ``[R]`` (nats) and divergence ``[R]`` (bool) on one split."""
+    """Accuracy ``[R]`` (fraction) and loss ``[R]`` (nats), float64, and divergence ``[R]`` (bool) on one split."""
 
     accuracy: Tensor
     loss: Tensor
@@ -87,18 +89,22 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(network: Network, params: Tensor, split: Split) -> Evaluation:
-    """Return how well every replica classifies a split; a replica with logits that are not finite is at chance level.
+    """Return how well every replica classifies a split, in float64 whatever the precision of the training.
+
+    A replica has diverged, and is at chance level, if its parameters or its logits are not finite: float32 parameters
+    that are finite can have logits that float32 does not hold.
 
     Args:
         network: The model.
         params: ``[R, d]``.
         split: ``[N, C, H, W]`` images and ``[N]`` labels.
     """
+    params = params.double()
     correct, loss = params.new_zeros(2, len(params))
     finite = params.isfinite().all(dim=-1)
     for start in range(0, len(split.labels), SAMPLES_AT_ONCE):
         piece = slice(start, start + SAMPLES_AT_ONCE)
-        inputs, labels = split.inputs[piece], split.labels[piece]
+        inputs, labels = split.inputs[piece].double(), split.labels[piece]
         logits = _logits(network, params, inputs)
         correct += (logits.argmax(dim=-1) == labels).sum(dim=-1)
         loss += sum_over_columns(cross_entropy(logits, labels.expand(len(params), -1))[0])
