@@ -87,7 +87,7 @@ def test_diagnostics_of_an_example_by_hand():
     honest = torch.tensor([[[3.0, 0.0], [3.0, 8.0]], [[1.0, 1.0], [1.0, 1.0]]])  # means (3, 4) and (1, 1)
     losses = torch.tensor([[1.0, 2.0], [0.5, 0.5]])
     aggregate = torch.tensor([[0.0, 4.0], [1.0, 1.0]])
-    measured = diagnostics(honest, losses, aggregate, torch.tensor([0.25, math.nan]), torch.tensor([0.0, math.nan]))
+    measured = diagnostics(honest, losses, aggregate, torch.tensor([0.25, math.nan]), torch.tensor([0.0, math.nan]), 3)
     first, second = (dict(zip(STEP_METRICS, values.tolist(), strict=True)) for values in measured.unbind(dim=-1))
     assert first == pytest.approx(
         {
@@ -98,6 +98,7 @@ def test_diagnostics_of_an_example_by_hand():
             "empirical_kappa": 9 / 16,  # both honest vectors are 4 from their mean
             "byzantine_weight": 0.25,
             "unconverged": 0.0,
+            "byzantine_workers": 3,
         }
     )
     assert second["aggregate_error"] == 0

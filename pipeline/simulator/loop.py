@@ -20,7 +20,7 @@ from pipeline.simulator.worker import with_momentum
 
 def step(program: Program, state: State, t: int | Tensor) -> tuple[State, Tensor]:
     """Return the state after step t (a number, or a tensor ``[]``), and its diagnostics ``[metrics, R]``."""
-    training, (h, _) = program.training, program.counts(t)
+    training, (h, b) = program.training, program.counts(t)
     present = program.present(t)  # [R, k], None: all
     inputs, labels = program.batch(t, present)
     vectors, losses = training.local_update.vectors(
@@ -36,7 +36,7 @@ def step(program: Program, state: State, t: int | Tensor) -> tuple[State, Tensor
         state.params, state.velocity, direction, at(program.rates, t), training.weight_decay, training.server_momentum
     )
     byzantine_weight = sum_over_columns(defended.weights[:, h:])
-    measured = diagnostics(honest, losses[:, :h], direction, byzantine_weight, defended.unconverged)
+    measured = diagnostics(honest, losses[:, :h], direction, byzantine_weight, defended.unconverged, b)
     if program.detect:
         measured = torch.cat([measured, flagged(sent, h)[None]])
     momenta = put(state.momentum, present, momentum)

@@ -41,6 +41,7 @@ STEP_METRICS = {
         "0 or 1",
         "lower",
     ),
+    "byzantine_workers": Metric("Byzantine workers among those that take part in the step", "1", "neither"),
 }
 EVALUATION_METRICS = {
     "validation_accuracy": Metric("accuracy on the validation split", "fraction", "higher"),
@@ -57,7 +58,12 @@ FINAL_METRICS = {
 
 
 def diagnostics(
-    honest: Tensor, losses: Tensor, aggregate: Tensor, byzantine_weight: Tensor, unconverged: Tensor
+    honest: Tensor,
+    losses: Tensor,
+    aggregate: Tensor,
+    byzantine_weight: Tensor,
+    unconverged: Tensor,
+    byzantine_workers: int,
 ) -> Tensor:
     """Return the ``STEP_METRICS`` of one step.
 
@@ -67,6 +73,7 @@ def diagnostics(
         aggregate: ``[R, d]``.
         byzantine_weight: ``[R]``, NaN where the rule is not a weighted mean.
         unconverged: ``[R]``, 0 or 1, NaN where the rule does not iterate to a tolerance.
+        byzantine_workers: How many Byzantine workers take part.
 
     Returns:
         ``[metrics, R]``, in the order of ``STEP_METRICS``.
@@ -76,8 +83,8 @@ def diagnostics(
     error = norms(aggregate - mean)
     mean_loss = sum_over_columns(losses) / losses.shape[-1]
     cosine = sum_over_columns(aggregate * mean) / (norms(aggregate) * norms(mean))
-    kappa = error.square() / spread
-    return torch.stack([mean_loss, norms(mean), error, cosine, kappa, byzantine_weight, unconverged])
+    kappa, count = error.square() / spread, torch.full_like(error, byzantine_workers)
+    return torch.stack([mean_loss, norms(mean), error, cosine, kappa, byzantine_weight, unconverged, count])
 
 
 class Evaluation(NamedTuple):

@@ -233,7 +233,7 @@ def build(
         rounds=Stream.of([cell.seed for cell in cells], "rounds", device),
         images=Stream.of([cell.seed for cell in cells], "augmentation", device),
         detect=detect,
-        byzantine_counts=_byzantine_counts(first.threat, training.steps),
+        byzantine_counts=_byzantine_counts(first),
     )
 
 
@@ -275,7 +275,9 @@ def _ratios(cells: Sequence[Cell]) -> Tensor | None:
     return ((steps - start + 1).double() / (ramp + 1)).clamp(0, 1)[..., None, None]
 
 
-def _byzantine_counts(threat: Threat, steps: int) -> list[int] | None:
+def _byzantine_counts(cell: Cell) -> list[int] | None:
+    """Return the counts of the cell's seed, which all cells of its batch share; None if all workers take part."""
+    threat = cell.threat
     if threat.sampled is None:
         return None
-    return byzantine_counts(steps, threat.workers, threat.byzantine, threat.sampled)
+    return byzantine_counts(cell.seed, cell.training.steps, threat.workers, threat.byzantine, threat.sampled)
