@@ -64,13 +64,14 @@ def check_shapes(rule, n, f):
         assert isinstance(result, Aggregated), "_aggregate should return Aggregated(vector, state, weights)"
         assert result.vector.shape == (*batch, 5), "the aggregate of vectors [..., n, d] should be [..., d]"
         assert result.weights is None or result.weights.shape == (*batch, n), "the weights should be [..., n]"
+        assert result.unconverged is None or result.unconverged.shape == batch, "unconverged should be [...]"
 
 
 @check
 def check_weights(rule, n, f):
     """The weights of a rule that gives them reproduce the aggregate."""
     vectors = unequal_vectors(4, n, 5)
-    vector, _, weights = rule.aggregate(vectors, f, stream=streams(0, 4))
+    vector, _, weights, _ = rule.aggregate(vectors, f, stream=streams(0, 4))
     if weights is not None:
         assert_close((weights[..., None] * vectors).sum(dim=-2), vector, 1e-5 * spread(vectors))
         assert_close(weights.sum(dim=-1), torch.ones(4, dtype=torch.float64), 1e-12)
@@ -173,7 +174,7 @@ def check_purity(rule, n, f):
     for dtype in (torch.float32, torch.float64):
         vectors = unequal_vectors(2, n, 5, dtype=dtype)
         before = vectors.clone()
-        vector, state, weights = rule.aggregate(vectors, f, stream=streams(0, 2))
+        vector, state, weights, _ = rule.aggregate(vectors, f, stream=streams(0, 2))
         before_state = None if state is None else state.clone()
         for output in [vector] if weights is None else [vector, weights]:
             assert output.dtype == dtype

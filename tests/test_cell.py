@@ -243,6 +243,13 @@ def test_cells_share_a_batch_unless_more_than_defence_partition_seed_and_strengt
     assert len({here, *(other.shared for other in apart)}) == 1 + len(apart)
 
 
+def test_where_workers_are_sampled_a_batch_has_one_seed():
+    changes = {"threat": {"workers": 9, "byzantine": 2, "tolerated": 2, "sampled": 7}}
+    here = cell(changes=changes).shared
+    assert cell(defence="krum", partition="iid", changes=changes).shared == here
+    assert cell(seed=3, changes=changes).shared != here
+
+
 def test_the_strength_of_a_data_attack_is_one():
     assert cell("none").strength == 1.0
     assert cell("sign_flip").strength == 10.0

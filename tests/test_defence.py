@@ -140,7 +140,7 @@ def test_conditions_are_checked_on_the_transformed_n_and_f():
 @pytest.mark.parametrize("before", [(), ("nnm",), ("nnm", "nnm")], ids=["plain", "nnm", "nnm-nnm"])
 def test_weights_times_received_vectors_are_the_aggregate(name, before):
     vectors = unequal_vectors(4, 9, 5)
-    vector, _, weights = defence(name, *before).aggregate(vectors, 2)
+    vector, _, weights, _ = defence(name, *before).aggregate(vectors, 2)
     torch.testing.assert_close((weights[..., None] * vectors).sum(dim=-2), vector, rtol=0, atol=1e-5)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(4, dtype=torch.float64))
 
@@ -168,7 +168,7 @@ def test_no_weight_reaches_a_vector_that_is_not_finite():
     vectors = unequal_vectors(9, 5)
     vectors[4], vectors[8] = torch.nan, torch.inf
     for name in ("krum", "geometric_median"):
-        vector, _, weights = defence(name, "nnm").aggregate(vectors, 2)
+        vector, _, weights, _ = defence(name, "nnm").aggregate(vectors, 2)
         assert bool(vector.isfinite().all())
         assert weights[[4, 8]].tolist() == [0.0, 0.0]
 

@@ -21,7 +21,11 @@ from pipeline.simulator.worker import clipped, with_momentum
 DATASET = blobs(sizes=(120, 30, 20))
 UPDATE = examples(LOCAL_UPDATES)
 LOCAL = {"name": "local_sgd", "steps": 3, "learning_rate": 0.2}
-NO_BYZANTINE = {"threat": {"workers": 7, "byzantine": 0, "tolerated": 0, "sampled": None}, "attacks.alie.strength": 1.0}
+NO_BYZANTINE = {
+    "threat": {"workers": 7, "byzantine": 0, "tolerated": 0, "sampled": None},
+    "attacks.alie.strength": 1.0,
+    "search.studies": [],
+}
 SAMPLED = {"threat": {"workers": 9, "byzantine": 2, "tolerated": 2, "sampled": 7}}
 
 
@@ -136,19 +140,61 @@ SAMPLING = [name for name, attack in examples(ATTACKS).items() if attack.unmet(5
 def test_every_attack_runs_in_every_mode_whatever_its_batch(attack):
     modes = {**SAMPLED, "training.local_update": LOCAL, "training.clip": 1.0, "training.server_momentum": 0.3}
     changes = {**modes, "training.damped": False, f"attacks.{attack}": example(ATTACKS[attack]).content()}
-    cells = [cell(attack, defence, seed=s, changes=changes) for defence in ("krum", "geometric_median") for s in (0, 1)]
+    defences = [(defence, partition) for defence in ("krum", "geometric_median") for partition in ("iid", "alpha_03")]
+    cells = [cell(attack, *where, changes=changes) for where in defences]
     together = train(cells, DATASET)
     for here, result in zip(cells, together, strict=True):
         assert_identical(result, train([here], DATASET)[0])
     assert set(together[0].steps) == set(STEP_METRICS)
 
 
+FEDERATED = {
+    "threat": {"workers": 100, "byzantine": 10, "tolerated": 2, "sampled": 10},
+    "attacks.alie.strength": 1.0,  # its formula gives none for n = 10, f = 2
+    "search.studies": [],
+}
+MANY = blobs(sizes=(500, 30, 20))
+
+
+@pytest.mark.parametrize("attack", sorted(set(ATTACKS.names) - {"mimic"}))
+def test_more_byzantine_workers_than_a_round_holds_are_sampled(attack):
+    given = {"strength": 1.0} if attack in ("alie", "rop") else {}
+    changes = {**FEDERATED, f"attacks.{attack}": {"name": attack, **given}, "training.steps": 3}
+    if attack == "alie":
+        del changes["attacks.alie.strength"]
+    (result,) = train([cell(attack, "trimmed_mean", changes=changes)], MANY)
+    assert np.isfinite(result.steps["aggregate_error"]).all()
+
+
+def test_rounds_with_more_byzantine_workers_than_tolerated_happen_and_are_counted():
+    """Of the mean, each Byzantine vector -10 mu of 10 vectors takes 1.1 mu away."""
+    changes = {**FEDERATED, "training.steps": 60}
+    counts = []
+    for seed in (0, 1):
+        (result,) = train([cell("sign_flip", "mean", seed=seed, changes=changes)], MANY)
+        counts.append(result.steps["byzantine_workers"])
+        expected = 1.1 * counts[-1] * result.steps["honest_norm"]
+        np.testing.assert_allclose(result.steps["aggregate_error"], expected, rtol=1e-12, atol=1e-12)
+    assert (counts[0] > 2).any()
+    assert (counts[0] != counts[1]).any()
+
+
+def test_without_sampling_all_byzantine_workers_are_counted():
+    assert train([cell()], DATASET)[0].steps["byzantine_workers"].tolist() == [2] * 6
+
+
 @pytest.mark.parametrize(
-    ("sampled", "message"), [(10, "more than the 9 workers"), (3, "can leave less than 2 of 3 workers honest")]
+    ("byzantine", "sampled", "message"),
+    [
+        (2, 10, "sampled = 10 is more than the 9 workers"),
+        (2, 2, "sampled = 2: should be greater than or equal to 3"),
+        (8, 5, "byzantine = 8 leaves less than 2 of 9 workers honest"),
+        (8, None, "byzantine = 8 leaves less than 2 of 9 workers honest"),
+    ],
 )
-def test_an_impossible_sample_is_refused(sampled, message):
+def test_an_impossible_sample_is_refused(byzantine, sampled, message):
     with pytest.raises(UserError, match=message):
-        cell(changes={"threat": {"workers": 9, "byzantine": 2, "tolerated": 2, "sampled": sampled}})
+        cell(changes={"threat": {"workers": 9, "byzantine": byzantine, "tolerated": 1, "sampled": sampled}})
 
 
 def test_a_defence_must_fit_the_workers_of_a_round():

@@ -45,8 +45,8 @@ def test_evaluation_is_the_plain_loop_whatever_the_pieces(samples_at_once, monke
     result = evaluate(NETWORK, replicas(), DATASET.validation)
     expected = [by_hand(params, DATASET.validation) for params in replicas()]
     assert len({accuracy for accuracy, _ in expected}) > 1
-    assert result.accuracy.tolist() == pytest.approx([accuracy for accuracy, _ in expected], abs=1e-6)
-    assert result.loss.tolist() == pytest.approx([loss for _, loss in expected], rel=1e-5)
+    assert result.accuracy.tolist() == pytest.approx([accuracy for accuracy, _ in expected], rel=1e-14)
+    assert result.loss.tolist() == pytest.approx([loss for _, loss in expected], rel=1e-12)
     assert not result.diverged.any()
 
 
@@ -63,18 +63,31 @@ def test_a_replica_that_is_not_finite_is_at_chance_level_and_disturbs_no_other(b
 
 
 def test_finite_parameters_with_infinite_logits_have_diverged():
-    params = replicas()
-    params[2] = 1e30
+    params = replicas().double()
+    params[2] = 1e200
     result = evaluate(NETWORK, params, DATASET.test)
     assert result.diverged.tolist() == [False, False, True]
     assert result.accuracy[2].item() == pytest.approx(1 / DATASET.classes)
+
+
+def test_logits_that_only_float32_does_not_hold_are_evaluated():
+    """Two layers times 1e26 each: logits around 1e52."""
+    params = replicas()
+    params[1] = params[0] * 1e26
+    assert not NETWORK.forward(params[1], DATASET.test.inputs).isfinite().all()
+    result = evaluate(NETWORK, params, DATASET.test)
+    logits = NETWORK.forward(params[1].double(), DATASET.test.inputs.double())
+    assert result.diverged.tolist() == [False, False, False]
+    assert result.accuracy[1].item() == (logits.argmax(dim=-1) == DATASET.test.labels).double().mean().item()
+    assert result.loss[1].item() == pytest.approx(torch.nn.functional.cross_entropy(logits, DATASET.test.labels).item())
+    assert math.isfinite(result.loss[1].item())
 
 
 def test_diagnostics_of_an_example_by_hand():
     honest = torch.tensor([[[3.0, 0.0], [3.0, 8.0]], [[1.0, 1.0], [1.0, 1.0]]])  # means (3, 4) and (1, 1)
     losses = torch.tensor([[1.0, 2.0], [0.5, 0.5]])
     aggregate = torch.tensor([[0.0, 4.0], [1.0, 1.0]])
-    measured = diagnostics(honest, losses, aggregate, torch.tensor([0.25, math.nan]))
+    measured = diagnostics(honest, losses, aggregate, torch.tensor([0.25, math.nan]), torch.tensor([0.0, math.nan]), 3)
     first, second = (dict(zip(STEP_METRICS, values.tolist(), strict=True)) for values in measured.unbind(dim=-1))
     assert first == pytest.approx(
         {
@@ -84,12 +97,15 @@ def test_diagnostics_of_an_example_by_hand():
             "cosine": 16 / 20,
             "empirical_kappa": 9 / 16,  # both honest vectors are 4 from their mean
             "byzantine_weight": 0.25,
+            "unconverged": 0.0,
+            "byzantine_workers": 3,
         }
     )
     assert second["aggregate_error"] == 0
     assert second["cosine"] == pytest.approx(1)
     assert math.isnan(second["empirical_kappa"])  # no error over no spread
     assert math.isnan(second["byzantine_weight"])
+    assert math.isnan(second["unconverged"])
 
 
 def test_the_catalogue_names_what_a_run_measures():

@@ -10,7 +10,6 @@ from pipeline.core.errors import UserError
 from pipeline.core.rng import Stream
 from pipeline.data.partitions import PARTITIONS, Shares
 from pipeline.data.partitions.base import label_histogram
-from pipeline.data.partitions.dirichlet import _draw_class
 from pipeline.simulator.sampling import minibatch
 
 PARTITION = examples(PARTITIONS)
@@ -118,19 +117,38 @@ def test_unusual_labels(partition, labels):
     assert len(set(held)) == len(held) >= (396 if partition.name in EQUAL else 1)
 
 
-@pytest.mark.parametrize("alpha", [1e-300, 1e-6, 1e-3, 0.1, 1e3, 1e300])
+@pytest.mark.parametrize("alpha", [5e-324, 1e-300, 1e-6, 1e-3, 0.1, 1e3, 1e300, 1.7e308])
 def test_an_exhausted_class_never_crashes(alpha):
     for seed in range(5):
         held = assign(dirichlet(alpha), LABELS, 17, seed)
         assert held.unique().numel() == 17 * (430 // 17)
 
 
-@pytest.mark.parametrize("weight", [1.0, 1e-300, 5e-324, 0.0])
-@pytest.mark.parametrize("uniform", [0.0, 0.5, 0.9, 1 - 2**-53])
-def test_a_class_without_samples_is_never_drawn(weight, uniform):
-    """With alpha near 0 the classes that are left may have weights that are subnormal or zero."""
-    mix, left = np.array([1.0, weight, weight, 1.0]), np.array([0, 3, 3, 0])
-    assert left[_draw_class(mix, left, uniform)] > 0
+def test_with_alpha_near_zero_a_worker_takes_one_class_after_the_other():
+    """It comes back to no class that it has left; numpy's Dirichlet draws underflow to one class and zeros."""
+    for alpha in (5e-324, 1e-300, 1e-6):
+        for seed in range(5):
+            classes = LABELS[assign(dirichlet(alpha), LABELS, 17, seed)]
+            for row in classes:
+                runs = row.unique_consecutive().tolist()
+                assert len(runs) == len(set(runs))
+
+
+def mean_total_variation(alpha, seeds=30):
+    """Between a worker's label mix and that of the data, over workers and seeds."""
+    labels = torch.from_numpy(np.random.default_rng(0).integers(0, 10, 1222))
+    whole = torch.bincount(labels) / len(labels)
+    counts = [class_counts(assign(dirichlet(alpha), labels, 17, seed), labels) for seed in range(seeds)]
+    mixes = torch.stack(counts).double() / counts[0].sum(dim=1, keepdim=True)
+    return float((mixes - whole).abs().sum(dim=-1).mean()) / 2
+
+
+def test_heterogeneity_decreases_with_alpha():
+    """Below 0.01 nearly all workers take one class after the other, so there the means agree up to chance."""
+    means = [mean_total_variation(alpha) for alpha in (1e-9, 1e-6, 1e-4, 0.01, 0.1, 1.0, 10.0, 1000.0)]
+    assert min(means[:3]) > means[3]
+    assert max(means[:3]) - min(means[:3]) < 0.005
+    assert means[3:] == sorted(means[3:], reverse=True)
 
 
 def chi_square_p(observed, probabilities):
@@ -313,10 +331,16 @@ def test_dirichlet_by_class_draws_again_until_the_minimum_is_met():
     assert int(few.sizes.min()) < 60 <= int(many.sizes.min())
 
 
-@pytest.mark.parametrize(("alpha", "minimum"), [(1.0, 26), (1e-3, 20), (1e-300, 1)])
+@pytest.mark.parametrize(("alpha", "minimum"), [(1.0, 26), (1e-3, 20), (1e-300, 1), (5e-324, 1)])
 def test_dirichlet_by_class_gives_up_with_a_message(alpha, minimum):
     with pytest.raises(UserError, match=rf"minimum = {minimum}; lower the minimum or raise alpha"):
         by_class(alpha, minimum).shares(LABELS, 17, 0, seed=0)
+
+
+@pytest.mark.parametrize("alpha", [5e-324, 1e-300, 1e-6])
+def test_dirichlet_by_class_gives_whole_classes_with_alpha_near_zero(alpha):
+    histogram = label_histogram(LABELS, by_class(alpha).shares(LABELS, 3, 0, seed=0), 10)
+    assert ((histogram > 0).sum(dim=0) == 1).all()
 
 
 def test_a_small_fraction_of_a_small_class_is_rounded_without_bias():

@@ -135,6 +135,7 @@ def test_report_states_computed_numbers(analysed):
     half_width = 100 * 12.7062 * 0.005
     assert f"| alpha_03 | krum | 90.5 ± {half_width:.1f} | ipm | 20.5 ± {half_width:.1f} | 70.0 ± 0.0 |" in text
     assert "| workers | n = 7, Byzantine b = 2, tolerated f = 2 |" in text
+    assert "| workers of a round |" not in text
     assert "nan" not in re.findall(r"[a-z]+", text)
 
 
@@ -159,6 +160,20 @@ def test_a_grid_without_attacks(root):
     report.analyse(root, parameters({**GRID, "grid.attacks": ["none"], "search.studies": []}))
     assert read_json(root / "results/metrics/iid.krum.json")["worst_attack"] is None
     assert "| iid | krum | 90.5 ± 6.4 | n/a | n/a ± n/a | n/a ± n/a |" in (root / "reports/report.md").read_text()
+
+
+def test_rounds_with_more_byzantine_workers_than_tolerated_are_reported(tmp_path, no_figures):
+    """One seed of two has 3 in two of its six rounds, more than f = 2."""
+    threat = {"workers": 9, "byzantine": 3, "tolerated": 2, "sampled": 7}
+    params = parameters({**GRID, "threat": threat, "search.studies": []})
+    root = results(tmp_path, params)
+    for path in (root / "results" / "train").glob("*/*.seed1/steps.csv"):
+        steps = pd.read_csv(path)
+        steps["byzantine_workers"] = [0, 3, 2, 1, 3, 2]
+        steps.to_csv(path, index=False)
+    report.analyse(root, params)
+    told = "| workers of a round | 7, drawn anew, at least 2 of them honest; more than f Byzantine ones in 16.7 % of"
+    assert told in (root / "reports" / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_diverged_run_is_reported(root, no_figures):

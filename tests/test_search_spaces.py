@@ -45,6 +45,7 @@ def test_the_spaces_of_the_catalogue():
 
 def test_bounds_and_choices_of_params_yaml_replace_and_add():
     attack = ATTACKS["alie"]()
+    formulas = ("(n-f-s)/(n-f)", "(n-s)/n")
     changes = {
         "strength": [1, 2],
         "sign": [1],
@@ -111,6 +112,8 @@ WORST = ["sign_flip", "ipm"]
         (study(space={"alie": {"strength": [1, 9]}}), "studies.mine.space.alie.strength: should hold 0.43"),
         (study(space={"alie": {"sign": [1]}}), "studies.mine.space.alie.sign: should hold -1, which is tried first"),
         ({**study(mode="breakdown"), "threat.sampled": 17}, "threat.sampled = 17: studies.mine varies f up to half"),
+        ({"threat.byzantine": 0}, "threat.byzantine = 0: studies.sign_flip, studies.ipm, studies.alie would "),
+        ({**study(mode="stealth", sampler="tpe"), "threat.byzantine": 0}, "threat.byzantine = 0: studies.mine would"),
         ({"search.finalists": 0}, "search.finalists = 0: should be greater than or equal to 1"),
         ({"search.budget_minutes": 0}, "search.budget_minutes = 0: should be greater than 0"),
         ({"search.trials": 1}, "search.trials = 1: studies.alie tries 2 published values first"),
@@ -125,6 +128,11 @@ def test_a_wrong_study_is_told(changes, told):
 
 def test_a_study_that_is_not_run_may_be_for_another_threat():
     validate(raw_parameters({"studies.later": {"mode": "stealth", "attacks": ["aile"]}}))
+
+
+def test_without_byzantine_workers_a_breakdown_curve_is_searched_and_a_grid_trained():
+    validate(raw_parameters({**study(mode="breakdown"), "threat.byzantine": 0}))
+    validate(raw_parameters({"search.studies": [], "threat.byzantine": 0}))
 
 
 def test_a_grid_over_choices_goes_through_all_of_them():

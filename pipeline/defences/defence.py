@@ -58,8 +58,8 @@ class Defence(Schema):
             vectors, mixing = step.apply(vectors, f, stream and stream.fork(number))
             mixings.append(mixing)
             f = f_next
-        vector, state, weights = self.rule.aggregate(vectors, f, state, stream and stream.fork(len(self.before)))
-        return Aggregated(vector, state, _weights_of_received(weights, mixings))
+        found = self.rule.aggregate(vectors, f, state, stream and stream.fork(len(self.before)))
+        return found._replace(weights=_weights_of_received(found.weights, mixings))
 
 
 def _weights_of_received(weights: Tensor | None, mixings: list[Tensor | None]) -> Tensor | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.attacks import TunableAttack
@@ -174,6 +175,11 @@ def plain(value: Any) -> Any:
     if not isinstance(value, float):
         return value
     return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
+def overrun(records: Iterable[Record], tolerated: int) -> float:
+    """Return the share of the rounds in which more than ``tolerated`` Byzantine workers took part."""
+    return float(np.mean([record.steps["byzantine_workers"] > tolerated for record in records]))
 
 
 def tabulate(records: Sequence[Record], search: SearchTables | None, confidence: float) -> Tables:

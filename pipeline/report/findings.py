@@ -25,12 +25,14 @@ class Findings:
         tables: Of the grid and the searches.
         studies: Of the search.
         partitions: Of :func:`pipeline.report.heterogeneity.partitions_table`.
+        overrun: Of :func:`pipeline.report.analysis.overrun`; None where all workers take part in every round.
         published: Of :func:`pipeline.report.published.beside`; None where params.yaml names no published numbers.
     """
 
     tables: Tables
     studies: Sequence[StudyResult]
     partitions: pd.DataFrame
+    overrun: float | None
     published: pd.DataFrame | None
 
 
@@ -47,4 +49,5 @@ def find(root: Path, params: Params, data: Dataset) -> Findings:
     search = search_tables(studies, params.search.defences, params.threat.byzantine, confidence) if studies else None
     tables = analysis.tabulate(records, search, confidence)
     partitions = heterogeneity.partitions_table(params, data, device(params.execution.device))
-    return Findings(tables, studies, partitions, None if theirs is None else beside(theirs, tables.compared))
+    overrun = None if params.threat.sampled is None else analysis.overrun(records, params.threat.tolerated)
+    return Findings(tables, studies, partitions, overrun, None if theirs is None else beside(theirs, tables.compared))

@@ -33,6 +33,7 @@ def report(params: Params, findings: Findings, pictures: Mapping[str, Sequence[s
             params=params,
             attacks={name: resolved(params, name).content() for name in params.grid.attacks},
             chance=1 / params.data.source.format.classes,
+            overrun=findings.overrun,
             best=_best_defences(tables.heads),
             partitions=findings.partitions.to_dict("records"),
             heads=tables.heads.to_dict("records"),

@@ -58,8 +58,9 @@ def _threat_fits(sections: Sections) -> Iterator[str]:
     for path, study in _used(sections):
         if study.mode == "breakdown" and threat.sampled is not None:
             yield f"threat.sampled = {threat.sampled}: {path} varies f up to half of all workers; it should be null"
-        if study.mode == "stealth" and threat.byzantine == 0:
-            yield f"threat.byzantine = 0: {path} needs Byzantine vectors that a filter can flag"
+    idle = [path for path, study in _used(sections) if study.mode != "breakdown"]
+    if idle and threat.byzantine == 0:
+        yield f"threat.byzantine = 0: {', '.join(idle)} would search for nothing; search.studies should leave them out"
 
 
 def _spaces_fit(sections: Sections) -> Iterator[str]:

@@ -26,14 +26,18 @@ COMPUTING = (
 
 
 class Threat(Schema):
-    """How many workers there are, how many of them are Byzantine, and how many the defence is told to tolerate."""
+    """How many workers there are, how many of them are Byzantine, and how many the defence is told to tolerate.
+
+    Where a part of the workers is drawn for each round, the number of Byzantine ones among them is random. It may be
+    above f, which the diagnostic ``byzantine_workers`` shows, but at least two honest workers take part in every round.
+    """
 
     workers: int = Field(ge=2, description="n, all workers")
     byzantine: int = Field(ge=0, description="b, Byzantine workers present")
     tolerated: int = Field(
         ge=0, description="f, Byzantine workers the defence is told to tolerate, among those of a round"
     )
-    sampled: int | None = Field(ge=2, description="workers that take part in a round, drawn anew; null: all")
+    sampled: int | None = Field(ge=3, description="workers that take part in a round, drawn anew; null: all")
 
     @property
     def honest(self) -> int:
@@ -49,8 +53,8 @@ class Threat(Schema):
     def _leave_two_honest(self) -> Self:
         if self.received > self.workers:
             raise ValueError(f"sampled = {self.sampled} is more than the {self.workers} workers")
-        if self.byzantine > self.received - 2:
-            raise ValueError(f"byzantine = {self.byzantine} can leave less than 2 of {self.received} workers honest")
+        if self.honest < 2:
+            raise ValueError(f"byzantine = {self.byzantine} leaves less than 2 of {self.workers} workers honest")
         return self
 
 
@@ -69,7 +73,9 @@ class Training(Schema):
     server_momentum: float = Field(ge=0, lt=1, description="of the server's velocity")
     weight_decay: float = Field(ge=0, description="L2 coefficient")
     evaluate_every: int = Field(ge=1, description="steps between evaluations on validation data")
-    precision: Literal["float32", "float64"] = Field(description="type of data, parameters, vectors and metrics")
+    precision: Literal["float32", "float64"] = Field(
+        description="type of data, parameters and vectors; evaluated in float64"
+    )
     tf32: bool = Field(description="whether a GPU may round the factors of products to 10 bits")
 
 
@@ -135,9 +141,13 @@ class Cell(Schema):
 
     @property
     def shared(self) -> str:
-        """What must be equal in a batch: all but defence, partition, seed, learning rate and the VARYING of attacks."""
+        """What must be equal in a batch: all but defence, partition, seed, learning rate and the VARYING of attacks.
+
+        Where workers are drawn for each round, the seed as well: how many of them are Byzantine is a shape.
+        """
         content = self.content()
         content["training"].pop("learning_rate")
         for varying in VARYING:
             content["attack"].pop(varying, None)
-        return content_hash({name: content[name] for name in ("model", "threat", "training", "attack")})
+        seed = [] if self.threat.sampled is None else ["seed"]
+        return content_hash({name: content[name] for name in ("model", "threat", "training", "attack", *seed)})

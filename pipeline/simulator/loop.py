@@ -30,7 +30,7 @@ from pipeline.simulator.worker import with_momentum
 
 def step(program: Program, state: State, t: int | Tensor) -> tuple[State, Tensor]:
     """Return the state after step t (a number, or a tensor ``[]``), and its diagnostics ``[metrics, R]``."""
-    training, (h, _) = program.training, program.counts(t)
+    training, (h, b) = program.training, program.counts(t)
     present = program.present(t)  # [R, k], None: all
     inputs, labels = program.batch(t, present)
     vectors, losses = training.local_update.vectors(
@@ -40,14 +40,17 @@ def step(program: Program, state: State, t: int | Tensor) -> tuple[State, Tensor
     byzantine, attack = program.byzantine(momentum, state, t)  # [R, b, d]
     honest = momentum[:, :h]
     sent = torch.cat([honest, byzantine], dim=-2)  # [R, n, d]
-    direction, defences, weights = program.defend(sent, state.defences, program.server.fork(t))  # [R, d], ..., [R, n]
+    defended = program.defend(sent, state.defences, program.server.fork(t))
+    direction = defended.aggregates  # [R, d]
     params, velocity = update(
         state.params, state.velocity, direction, at(program.rates, t), training.weight_decay, training.server_momentum
     )
-    measured = diagnostics(honest, losses[:, :h], direction, sum_over_columns(weights[:, h:]))
+    byzantine_weight = sum_over_columns(defended.weights[:, h:])
+    measured = diagnostics(honest, losses[:, :h], direction, byzantine_weight, defended.unconverged, b)
     if program.detect:
         measured = torch.cat([measured, flagged(sent, h)[None]])
-    return State(params, put(state.momentum, present, momentum), direction, velocity, attack, defences), measured
+    momenta = put(state.momentum, present, momentum)
+    return State(params, momenta, direction, velocity, attack, defended.states), measured
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def _final(program: Program, state: State) -> dict[str, np.ndarray]:
     validation = evaluate(program.network, state.params, program.dataset.validation)
     test = evaluate(program.network, state.params, program.dataset.test)
     measured = [validation.accuracy, validation.loss, test.accuracy, test.loss, validation.diverged | test.diverged]
-    return _by_name(FINAL_METRICS, torch.stack([values.to(state.params.dtype) for values in measured]))
+    return _by_name(FINAL_METRICS, torch.stack([values.double() for values in measured]))
 
 
 def _by_name(names: Iterable[str], values: Tensor) -> dict[str, np.ndarray]:

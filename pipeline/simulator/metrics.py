@@ -36,6 +36,12 @@ STEP_METRICS = {
         "squared aggregate error over the mean squared spread of the honest vectors", "1", "lower"
     ),
     "byzantine_weight": Metric("share of the aggregate that comes from Byzantine vectors, where defined", "1", "lower"),
+    "unconverged": Metric(
+        "whether a rule that iterates to a tolerance stopped before it, at its most rounds; undefined for the others",
+        "0 or 1",
+        "lower",
+    ),
+    "byzantine_workers": Metric("Byzantine workers among those that take part in the step", "1", "neither"),
 }
 EVALUATION_METRICS = {
     "validation_accuracy": Metric("accuracy on the validation split", "fraction", "higher"),
@@ -49,11 +55,20 @@ FINAL_METRICS = {
     **EVALUATION_METRICS,
     "test_accuracy": Metric("accuracy on the test split, read once, after the last step", "fraction", "higher"),
     "test_loss": Metric("mean cross-entropy on the test split, after the last step", "nats", "lower"),
-    "diverged": Metric("whether parameters or logits are not finite; accuracy is then chance level", "0 or 1", "lower"),
+    "diverged": Metric(
+        "whether parameters or logits are not finite in float64; accuracy is then chance level", "0 or 1", "lower"
+    ),
 }
 
 
-def diagnostics(honest: Tensor, losses: Tensor, aggregate: Tensor, byzantine_weight: Tensor) -> Tensor:
+def diagnostics(
+    honest: Tensor,
+    losses: Tensor,
+    aggregate: Tensor,
+    byzantine_weight: Tensor,
+    unconverged: Tensor,
+    byzantine_workers: int,
+) -> Tensor:
     """Return the ``STEP_METRICS`` of one step.
 
     Args:
@@ -61,6 +76,8 @@ def diagnostics(honest: Tensor, losses: Tensor, aggregate: Tensor, byzantine_wei
         losses: ``[R, h]``, in nats.
         aggregate: ``[R, d]``.
         byzantine_weight: ``[R]``, NaN where the rule is not a weighted mean.
+        unconverged: ``[R]``, 0 or 1, NaN where the rule does not iterate to a tolerance.
+        byzantine_workers: How many Byzantine workers take part.
 
     Returns:
         ``[metrics, R]``, in the order of ``STEP_METRICS``.
@@ -70,11 +87,12 @@ def diagnostics(honest: Tensor, losses: Tensor, aggregate: Tensor, byzantine_wei
     error = norms(aggregate - mean)
     mean_loss = sum_over_columns(losses) / losses.shape[-1]
     cosine = sum_over_columns(aggregate * mean) / (norms(aggregate) * norms(mean))
-    return torch.stack([mean_loss, norms(mean), error, cosine, error.square() / spread, byzantine_weight])
+    kappa, count = error.square() / spread, torch.full_like(error, byzantine_workers)
+    return torch.stack([mean_loss, norms(mean), error, cosine, kappa, byzantine_weight, unconverged, count])
 
 
 class Evaluation(NamedTuple):
-    """Accuracy ``[R]`` (fraction), loss ``[R]`` (nats) and divergence ``[R]`` (bool) on one split."""
+    """Accuracy ``[R]`` (fraction) and loss ``[R]`` (nats), float64, and divergence ``[R]`` (bool) on one split."""
 
     accuracy: Tensor
     loss: Tensor
@@ -82,18 +100,22 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(network: Network, params: Tensor, split: Split) -> Evaluation:
-    """Return how well every replica classifies a split; a replica with logits that are not finite is at chance level.
+    """Return how well every replica classifies a split, in float64 whatever the precision of the training.
+
+    A replica has diverged, and is at chance level, if its parameters or its logits are not finite: float32 parameters
+    that are finite can have logits that float32 does not hold.
 
     Args:
         network: The model.
         params: ``[R, d]``.
         split: Inputs ``[N, *shape]`` and labels ``[N]``.
     """
+    params = params.double()
     correct, loss = params.new_zeros(2, len(params))
     finite = params.isfinite().all(dim=-1)
     for start in range(0, len(split.labels), SAMPLES_AT_ONCE):
         piece = slice(start, start + SAMPLES_AT_ONCE)
-        inputs, labels = split.inputs[piece], split.labels[piece]
+        inputs, labels = split.inputs[piece].double(), split.labels[piece]
         logits = _logits(network, params, inputs)
         correct += (logits.argmax(dim=-1) == labels).sum(dim=-1)
         loss += sum_over_columns(cross_entropy(logits, labels.expand(len(params), -1))[0])

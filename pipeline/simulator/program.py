@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +42,22 @@ class State:
     velocity: Tensor
     attack: Any
     defences: tuple[Any, ...]
+
+
+class Defended(NamedTuple):
+    """What the defences make of the vectors that were sent.
+
+    Attributes:
+        aggregates: ``[..., R, d]``.
+        states: What each defence remembers.
+        weights: ``[..., R, n]``, of each vector in the aggregate; NaN where a rule is not a weighted mean.
+        unconverged: ``[..., R]``, 1 where a rule stopped before its tolerance, else 0; NaN where it has none.
+    """
+
+    aggregates: Tensor
+    states: tuple[Any, ...]
+    weights: Tensor
+    unconverged: Tensor
 
 
 @dataclass(frozen=True)
@@ -135,34 +151,34 @@ class Program:
             step=t,
             strength=self.strength,
             previous=state.previous,
-            defence=lambda vectors: self.defend(vectors, state.defences, self.adversary.fork(2 * t))[0],
+            defence=lambda vectors: self.defend(vectors, state.defences, self.adversary.fork(2 * t)).aggregates,
             stream=self.adversary.fork(2 * t + 1),
         )
         crafted, memory = self.attack.craft(momentum, context, state.attack)
         return crafted if self.ratios is None else scheduled(crafted, momentum, at(self.ratios, t)), memory
 
-    def defend(self, sent: Tensor, states: tuple[Any, ...], stream: Stream) -> tuple[Tensor, tuple[Any, ...], Tensor]:
-        """Return the aggregates, the memory of each defence, and the weight of each vector.
+    def defend(self, sent: Tensor, states: tuple[Any, ...], stream: Stream) -> Defended:
+        """Return what the defences make of the vectors ``sent``.
 
         Args:
             sent: ``[..., R, n, d]``.
             states: What each defence remembers.
             stream: ``[R]``.
-
-        Returns:
-            ``[..., R, d]``, a memory for each defence, and ``[..., R, n]``, NaN where a rule is not a weighted mean.
         """
         f = self.threat.tolerated
         results = [
             defence.aggregate(sent[..., replicas, :, :], f, memory, stream[replicas])
             for (defence, replicas), memory in zip(self.defences, states, strict=True)
         ]
-        weights = [
-            torch.full_like(sent[..., replicas, :, 0], torch.nan) if result.weights is None else result.weights
-            for result, (_, replicas) in zip(results, self.defences, strict=True)
-        ]
-        aggregates = torch.cat([result.vector for result in results], dim=-2)
-        return aggregates, tuple(result.state for result in results), torch.cat(weights, dim=-2)
+        alike = [sent[..., replicas, :, 0] for _, replicas in self.defences]  # [..., n]
+        weights = [_or_nan(result.weights, like) for result, like in zip(results, alike, strict=True)]
+        unconverged = [_or_nan(result.unconverged, like[..., 0]) for result, like in zip(results, alike, strict=True)]
+        return Defended(
+            torch.cat([result.vector for result in results], dim=-2),
+            tuple(result.state for result in results),
+            torch.cat(weights, dim=-2),
+            torch.cat(unconverged, dim=-1),
+        )
 
     def start(self) -> State:
         """Return the state before the first step."""
@@ -172,6 +188,10 @@ class Program:
         attack = self.attack.init_state(momentum) if isinstance(self.attack, VectorAttack) else None
         defences = tuple(defence.rule.init_state(previous[replicas]) for defence, replicas in self.defences)
         return State(self.initial, momentum, previous, torch.zeros_like(previous), attack, defences)
+
+
+def _or_nan(known: Tensor | None, like: Tensor) -> Tensor:
+    return torch.full_like(like, torch.nan) if known is None else known.to(like.dtype)
 
 
 def at(series: Tensor, t: int | Tensor) -> Tensor:
@@ -221,7 +241,7 @@ def build(
         images=Stream.of([cell.seed for cell in cells], "augmentation", device),
         detect=detect,
         heterogeneity=heterogeneity,
-        byzantine_counts=_byzantine_counts(first.threat, training.steps),
+        byzantine_counts=_byzantine_counts(first),
     )
 
 
@@ -269,7 +289,9 @@ def _ratios(cells: Sequence[Cell]) -> Tensor | None:
     return ((steps - start + 1).double() / (ramp + 1)).clamp(0, 1)[..., None, None]
 
 
-def _byzantine_counts(threat: Threat, steps: int) -> list[int] | None:
+def _byzantine_counts(cell: Cell) -> list[int] | None:
+    """Return the counts of the cell's seed, which all cells of its batch share; None if all workers take part."""
+    threat = cell.threat
     if threat.sampled is None:
         return None
-    return byzantine_counts(steps, threat.workers, threat.byzantine, threat.sampled)
+    return byzantine_counts(cell.seed, cell.training.steps, threat.workers, threat.byzantine, threat.sampled)

@@ -5,19 +5,22 @@ from torch import Tensor
 
 from pipeline.core.rng import Stream, numpy_stream
 
+HONEST = 2  # at least, in every round: a mean and a deviation of honest vectors exist
 
-def byzantine_counts(steps: int, workers: int, byzantine: int, sampled: int) -> list[int]:
+
+def byzantine_counts(seed: int, steps: int, workers: int, byzantine: int, sampled: int) -> list[int]:
     """Return how many of the workers sampled at each step are Byzantine.
 
-    Hypergeometric: ``sampled`` of ``workers`` without replacement, of which ``byzantine`` are Byzantine. The counts
-    depend on the threat alone: all replicas have vectors of one shape, whatever is in their batch.
+    Hypergeometric: ``sampled`` of ``workers`` without replacement, of which ``byzantine`` are Byzantine; but at most
+    ``sampled`` - 2, so that two honest workers take part.
 
     Example:
-        >>> sum(byzantine_counts(1000, workers=20, byzantine=5, sampled=8)) / 1000
+        >>> sum(byzantine_counts(0, 1000, workers=20, byzantine=5, sampled=8)) / 1000
         1.986
     """
-    stream = numpy_stream(0, f"byzantine counts {workers} {byzantine} {sampled}")
-    return [int(count) for count in stream.hypergeometric(byzantine, workers - byzantine, sampled, size=steps)]
+    stream = numpy_stream(seed, "byzantine counts")
+    drawn = stream.hypergeometric(byzantine, workers - byzantine, sampled, size=steps)
+    return [min(int(count), sampled - HONEST) for count in drawn]
 
 
 def subset(total: int, count: int, stream: Stream) -> Tensor:

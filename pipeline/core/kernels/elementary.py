@@ -120,7 +120,7 @@ def exponential(x: float) -> float:
 
 @compiled
 def logarithm(x: float) -> float:
-    """Return ln x for finite x >= 1, to 2 units in the last place; NaN for NaN.
+    """Return ln x for finite x > 0 that is not subnormal, to 2 units in the last place; NaN for NaN.
 
     x = 2^k m with m in [1/sqrt 2, sqrt 2), and ln m = 2 (f + f^3 / 3 + f^5 / 5 + ...) with f = (m - 1) / (m + 1), up to
     f^23, whose rest is below 1e-18.

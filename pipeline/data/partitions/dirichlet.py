@@ -7,10 +7,12 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.core.errors import UserError
+from pipeline.core.kernels.elementary import exponential, logarithm
 from pipeline.core.rng import numpy_stream
 from pipeline.data.partitions import PARTITIONS, Partition
 
 REDRAWS = 10_000  # of a split with a share that is too small
+_exponentials, _logarithms = (np.vectorize(function, otypes=[np.float64]) for function in (exponential, logarithm))
 
 
 @PARTITIONS.register
@@ -80,8 +82,9 @@ class DirichletByWorker(Partition):
 
     p_i ~ Dir(alpha, ..., alpha); the workers take turns, worker i takes one sample of a class drawn from p_i
 
-    A class that has run out is left out of p_i from then on. A small alpha gives workers with one or two classes,
-    a large one tends to ``iid``.
+    A class that has run out is left out of p_i from then on. A large alpha tends to ``iid``; as alpha goes to 0, a
+    worker takes its favourite class until that runs out, then its next favourite. So p_i is held as logarithms, which
+    tell apart what would underflow: log Gamma(alpha) variate = log Gamma(alpha + 1) variate + log(U) / alpha.
 
     Differs from: ``dirichlet_by_class`` (each class spread over the workers by Dir(alpha)), which has unequal shares.
 
@@ -104,23 +107,38 @@ class DirichletByWorker(Partition):
         """Return equal shares."""
         stream = numpy_stream(seed, "partition")
         supply = [stream.permutation(np.flatnonzero(labels.numpy() == c)) for c in range(int(labels.max()) + 1)]
-        mixes = stream.dirichlet(np.full(len(supply), self.alpha), size=workers)
+        logs = self._log_mixes(workers, len(supply), stream)
         share = len(labels) // workers
         turns = stream.random((share, workers))
         left = np.array([len(samples) for samples in supply])
+        cumulative = self._cumulative(logs, left > 0)
         held = np.empty((workers, share), dtype=np.int64)
         for turn in range(share):
             for worker in range(workers):
-                chosen = _draw_class(mixes[worker], left, turns[turn, worker])
+                below = turns[turn, worker] * cumulative[worker, -1]
+                chosen = np.searchsorted(cumulative[worker], below, side="right")
                 left[chosen] -= 1
                 held[worker, turn] = supply[chosen][left[chosen]]
+                if left[chosen] == 0 and left.any():
+                    cumulative = self._cumulative(logs, left > 0)
         return list(held)
 
+    @property
+    def _unit(self) -> float:
+        """What the logarithms are multiplied by, so that log(U) / alpha does not overflow."""
+        return min(self.alpha, 1.0)
 
-def _draw_class(mix: np.ndarray, left: np.ndarray, uniform: float) -> int:
-    """Return a class drawn from ``mix`` among those with samples ``left``; uniformly if all of them have weight 0."""
-    available = left > 0
-    weights = mix * available
-    total = weights.sum()
-    cumulative = np.cumsum(weights / total if total > 0 else available)  # subnormal weights would round to no class
-    return int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
+    def _log_mixes(self, workers: int, classes: int, stream: np.random.Generator) -> np.ndarray:
+        """Return log p_i up to a constant for each worker, in units of ``_unit``, ``[workers, classes]``."""
+        gammas = stream.standard_gamma(self.alpha + 1, size=(workers, classes))
+        uniform = 1 - stream.random((workers, classes))  # in (0, 1]
+        logs: np.ndarray = self._unit * _logarithms(gammas) + self._unit / self.alpha * _logarithms(uniform)
+        return logs
+
+    def _cumulative(self, logs: np.ndarray, available: np.ndarray) -> np.ndarray:
+        """Return the cumulative sums of the p_i over the ``available [classes]``, their largest weight being 1."""
+        logs = np.where(available, logs, -np.inf)
+        with np.errstate(over="ignore"):  # a weight of 0
+            exponents = (logs - logs.max(axis=1, keepdims=True)) / self._unit
+        weights: np.ndarray = _exponentials(exponents)
+        return weights.cumsum(axis=1)

@@ -18,11 +18,13 @@ class Aggregated(NamedTuple):
         vector: ``[..., d]``, the aggregate.
         state: What the rule remembers for the next step; None for a rule without memory.
         weights: ``[..., n]``, the weight of each input in the aggregate where the rule is a weighted mean, else None.
+        unconverged: ``[...]``, bool, where the rule iterates to a tolerance: whether it stopped before; else None.
     """
 
     vector: Tensor
     state: Any = None
     weights: Tensor | None = None
+    unconverged: Tensor | None = None
 
 
 class Aggregator(DefenceStage):
@@ -90,13 +92,13 @@ class HalfTolerant(Aggregator):
         return 0 <= 2 * f < n
 
 
-def weighted_mean(weights: Tensor, vectors: Tensor, state: Any = None) -> Aggregated:
+def weighted_mean(weights: Tensor, vectors: Tensor, state: Any = None, unconverged: Tensor | None = None) -> Aggregated:
     """Return the mean of ``vectors [..., n, d]`` with ``weights [..., n]`` that sum to one, and the weights.
 
     A zero weight erases a vector even if it holds NaN or infinity.
     """
     weights = weights.to(vectors.dtype)
-    return Aggregated(mix(weights[..., None, :], vectors)[..., 0, :], state, weights)
+    return Aggregated(mix(weights[..., None, :], vectors)[..., 0, :], state, weights, unconverged)
 
 
 def mean_of(members: Tensor, vectors: Tensor, state: Any = None) -> Aggregated:

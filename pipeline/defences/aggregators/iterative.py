@@ -17,19 +17,25 @@ from pipeline.defences.aggregators.base import HalfTolerant, ratio, weighted_mea
 
 @AGGREGATORS.register
 class GeometricMedian(HalfTolerant):
-    """Geometric median by Weiszfeld iterations.
+    """Geometric median: Newton's method, and Weiszfeld's iteration where that is better.
 
-    F(x) = argmin_z sum_i |x_i - z|
-    z <- z + (1 - c / max(|R|, c)) (T - z), started at the coordinate-wise median
+    F(x) = argmin_z sum_i |x_i - z|, until max(|R| - c, 0) <= n tolerance
 
-    with w_i = 1 / |x_i - z| over the vectors farther than nu from z, T = sum_i w_i x_i / sum_i w_i their Weiszfeld
-    mean, R = sum_i w_i (x_i - z) their pull, and c the number of vectors within nu of z (Vardi and Zhang 2000; the
-    plain iteration, c = 0, stays at any vector that it meets, the minimiser or not).
+    with c the number of vectors at z and R = sum_i (x_i - z) / |x_i - z| the pull of the others: z is the minimiser if
+    and only if |R| <= c (Vardi and Zhang 2000). n counts the vectors that are finite.
 
-    Stops when z moves by less than ``tolerance`` times the median distance of the inputs to the start, or after
-    ``iterations`` rounds; nu is 1e-6 of the same distance. Both therefore scale with the input. Each replica stops on
-    its own, so its result does not depend on its batch. z is a weighted mean of the vectors, so the iterations run on
-    their n x n inner products around the start.
+    Starts at the coordinate-wise median, which is the result if it is a minimiser: on a line, where an even number of
+    vectors has a segment of minimisers, it is the middle of the segment. Otherwise starts at the vector of least
+    sum of distances, if that sum is below the median's; whenever a vector is the minimiser, this is the one. Each round
+    takes the Newton step, or its first half out of five that makes the sum of distances smaller than the step
+    z <- z + (1 - c / max(|R|, c)) (T - z) of Vardi and Zhang does; else the latter. T = sum_i w_i x_i / sum_i w_i,
+    w_i = 1 / |x_i - z|, is the Weiszfeld mean. The result is this step from the last z, so it is a weighted mean of the
+    vectors with no negative weight. Everything is relative to the input's scale. Each replica stops on its own, so its
+    result does not depend on its batch.
+
+    All is computed from the n x n inner products around the coordinate-wise median, in float64. They tell two vectors
+    apart that are more than about 1e-6 of their distance from that median apart; within a cluster that is tighter, the
+    minimiser is found to the cluster's size only, and the residual may stay above the tolerance.
 
     Needs n > 2f; kappa = 4 (1 + r)^2 with r = f / (n - 2f), for the exact minimiser.
 
@@ -44,11 +50,11 @@ class GeometricMedian(HalfTolerant):
     """
 
     name: Literal["geometric_median"] = "geometric_median"
-    iterations: int = Field(100, ge=1, description="most Weiszfeld rounds")
-    tolerance: float = Field(1e-4, gt=0, lt=1, description="relative movement at which a replica stops")
+    iterations: int = Field(30, ge=1, description="most rounds; a step that ends with them is unconverged")
+    tolerance: float = Field(1e-8, gt=0, lt=1, description="residual max(|R| - c, 0) / n at which a replica stops")
     formula: ClassVar[str] = "argmin_z sum_i |x_i - z|"
     reference: ClassVar[str] = "Pillutla et al. 2022, arXiv:1912.13445"
-    stops_within: ClassVar[float] = 1e-2
+    stops_within: ClassVar[float] = 1e-7
 
     def kappa(self, n: int, f: int) -> float | None:
         """Return 4 (1 + r)^2."""
@@ -58,7 +64,8 @@ class GeometricMedian(HalfTolerant):
         """Return the geometric median of ``vectors [..., n, d]``; f is not used."""
         del f, stream
         products, usable = gram_around_median(vectors)
-        return weighted_mean(median_weights(products, usable, self.iterations, self.tolerance), vectors, state)
+        weights, unconverged = median_weights(products, usable, self.iterations, self.tolerance)
+        return weighted_mean(weights, vectors, state, unconverged)
 
 
 @AGGREGATORS.register
