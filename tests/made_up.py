@@ -22,10 +22,11 @@ EVALUATED = [0, 3, 6, 7]
 
 def params(**grid):
     """The project's parameters with a small grid."""
-    raw = YAML(typ="safe").load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    raw = YAML(typ="safe").load((PROJECT / "tests" / "params.yaml").read_text(encoding="utf-8"))
     raw["training"] |= {"steps": STEPS, "evaluate_every": EVERY}
     raw["grid"] |= {"attacks": ["none", "ipm"], "defences": ["mean", "krum"], "seeds": [0, 1, 2]}
     raw["grid"] |= {"partitions": ["alpha_03"], **grid}
+    raw["grid"]["max_seeds"] = len(raw["grid"]["seeds"])
     raw["search"]["studies"] = ["ipm"]
     return parameters.validate(raw)
 

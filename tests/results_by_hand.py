@@ -78,7 +78,7 @@ def commit(root) -> None:
 def write_project(root: Path) -> Path:
     """Parameters and results, not yet in git."""
     root.mkdir(exist_ok=True)
-    (root / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (root / "params.yaml").write_bytes((ROOT / "tests" / "params.yaml").read_bytes())
     (root / ".gitignore").write_text(".cellcache/\n/reports/\n")
     return write_results(root)
 

@@ -21,6 +21,7 @@ from pipeline.simulator.loop import Result, run
 from pipeline.simulator.program import build
 
 ROOT = Path(__file__).parents[1]
+PARAMS = ROOT / "tests" / "params.yaml"
 REMOVED = object()
 CPU = torch.device("cpu")
 
@@ -35,11 +36,11 @@ SMALL = {
 
 @cache
 def _raw() -> dict[str, Any]:
-    return YAML(typ="safe").load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    return YAML(typ="safe").load(PARAMS.read_text(encoding="utf-8"))
 
 
 def raw_parameters(changes: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The content of the project's params.yaml, with the values at some dotted paths replaced or ``REMOVED``."""
+    """The content of the tests' params.yaml, with the values at some dotted paths replaced or ``REMOVED``."""
     raw = deepcopy(_raw())
     for path, value in (changes or {}).items():
         *parents, last = path.split(".")
@@ -50,11 +51,13 @@ def raw_parameters(changes: dict[str, Any] | None = None) -> dict[str, Any]:
             del section[last]
         else:
             section[last] = deepcopy(value)
+    if "grid.seeds" in (changes or {}) and "grid.max_seeds" not in changes:
+        raw["grid"]["max_seeds"] = len(raw["grid"]["seeds"])  # a test says how many seeds it wants
     return raw
 
 
 def parameters(changes: dict[str, Any] | None = None) -> Params:
-    """The project's parameters, made small, then changed."""
+    """The tests' parameters, made small, then changed."""
     return validate(raw_parameters({**SMALL, **(changes or {})}))
 
 

@@ -31,7 +31,7 @@ OWNERS = {
     "matplotlib": {"report"},
     "jinja2": {"report"},
     "pandas": {"search", "report", "tracking", "interface"},
-    "scipy": {"core.kernels.elementary", "report"},
+    "scipy": {"core.kernels.elementary", "runs.seeds", "report"},
     "numba": {"core.kernels.basis"},
     "sklearn": {"data.sources"},
     "torchvision": {"data.sources"},

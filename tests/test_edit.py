@@ -9,7 +9,7 @@ from pipeline.core.errors import UserError
 from pipeline.runs.edit import apply, overlaid, override
 from pipeline.runs.params import load
 
-PARAMS = ROOT / "params.yaml"
+PARAMS = ROOT / "tests" / "params.yaml"
 
 
 @pytest.fixture
@@ -165,7 +165,7 @@ def test_an_overlay_may_be_a_folder(copy):
     (folder / "params.yaml").write_text("training: {steps: 20}")
     apply(copy, folder)
     assert load(copy).training.steps == 20
-    apply(copy, ROOT)
+    apply(copy, PARAMS.parent)
     assert copy.read_bytes() == PARAMS.read_bytes()
 
 

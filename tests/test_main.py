@@ -16,7 +16,7 @@ from pipeline.__main__ import main
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder that holds a copy of params.yaml, as the working folder."""
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (tmp_path / "params.yaml").write_bytes((ROOT / "tests" / "params.yaml").read_bytes())
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     return tmp_path

@@ -85,14 +85,14 @@ MISTAKES = [
     ({"search.studies": ["ipn"]}, "search.studies: 'ipn' is not in studies; one of ", "did you mean 'ipm'?"),
     ({"search.defences": ["maen"]}, "search.defences: 'maen' is not in defences; one of ", "did you mean 'mean'?"),
     ({"search.partition": "alpha1"}, "search.partition: 'alpha1' is not in partitions; one of ", "'alpha_1'?"),
-    ({"threat.byzantine": 16}, "threat = {", "byzantine = 16 can leave less than 2 of 17 workers honest"),
+    ({"threat.byzantine": 16}, "threat = {", "byzantine = 16 leaves less than 2 of 17 workers honest"),
     ({"grid.seeds": [0, 1, 0]}, "grid.seeds = [0, 1, 0]: an entry stands there twice", ""),
     ({"search.defences": ["mean", "mean"]}, "search.defences = ['mean', 'mean']: an entry stands there twice", ""),
     ({"grid.attacks": ["alie"]}, "grid.attacks: should hold 'none', the clean reference", ""),
     ({"attacks.none": {"name": "label_flip"}}, "attacks.none: should be {name: none}, the clean reference", ""),
     (
         {"search.confirmation_seeds": [7, 101, 100]},
-        "search.confirmation_seeds: [100, 101] were used by the search too; confirm on fresh seeds",
+        "search.confirmation_seeds: [100, 101] also stand in search.seeds; what was chosen there is judged on fresh seeds",
         "",
     ),
     (
@@ -189,7 +189,7 @@ WRONG = {bool: "yes?", int: "10", float: "0.1", str: -3, type(None): [[]]}
 @pytest.mark.parametrize("names", [False, True])
 def test_every_value_of_the_wrong_type_is_reported_under_its_own_path(names):
     """All at once; a wrong name hides the faults beside it, so names have a turn of their own."""
-    raw = raw_parameters()
+    raw = raw_parameters({"tuning.seeds": [300, 301], "tuning.defences": ["krum"]})
     raw["studies"] = {"alie": raw["studies"]["alie"]}
     chosen = [leaf for leaf in leaves(raw) if (leaf[-1] == "name") == names]
     for *parents, last in chosen:

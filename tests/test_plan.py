@@ -27,7 +27,7 @@ def test_a_planned_cell_holds_what_its_names_stand_for():
     params = parameters()
     item = planned(params, "ipm", "krum", "alpha_1", 3)
     assert item == Planned("ipm", "krum", "alpha_1", item.cell)
-    assert item.cell.defence == params.defences["krum"]
+    assert item.cell.defence == params.defences["krum"].defence
     assert item.cell.partition == params.partitions["alpha_1"]
     assert item.cell.attack == params.attacks["ipm"].replace(strength=0.1)
     assert (item.cell.model, item.cell.threat, item.cell.training) == (params.model, params.threat, params.training)

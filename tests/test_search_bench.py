@@ -104,7 +104,7 @@ def test_the_page_shows_what_was_measured():
 @pytest.fixture
 def here(monkeypatch, tmp_path):
     """A project's folder that holds params.yaml and nothing else, as the working folder."""
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (tmp_path / "params.yaml").write_bytes((ROOT / "tests" / "params.yaml").read_bytes())
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     return tmp_path
@@ -115,7 +115,7 @@ def test_the_command_trains_the_grid_and_writes_the_summary(arguments, count, he
     grids = []
 
     def truth(folder, params, strengths):
-        assert (folder, params) == (here.resolve(), load(ROOT / "params.yaml"))
+        assert (folder, params) == (here.resolve(), load(ROOT / "tests" / "params.yaml"))
         grids.append(strengths)
         return table
 

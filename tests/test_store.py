@@ -15,7 +15,8 @@ from pipeline.runs.plan import grid_row
 from pipeline.simulator.metrics import EVALUATION_METRICS, STEP_METRICS
 
 GRID = {"grid.defences": ["mean", "krum"], "grid.partitions": ["iid"], "grid.seeds": [0, 1]}
-CELLS = grid_row(parameters(GRID), "sign_flip")
+PARAMS = parameters(GRID)
+CELLS = grid_row(PARAMS, "sign_flip")
 KEYS = {item.folder: item.cell.key("data", {}) for item in CELLS}
 FILES = ["cell.json", "evaluations.csv", "steps.csv"]
 
@@ -55,7 +56,7 @@ def test_a_row_that_matches_is_kept_as_it_is(row, tmp_path):
 
 
 def test_what_is_written_is_read_back(row, tmp_path, results):
-    for record, item, result in zip(store.read_row(tmp_path, CELLS), CELLS, results, strict=True):
+    for record, item, result in zip(store.read_row(tmp_path, PARAMS, "sign_flip"), CELLS, results, strict=True):
         assert (record.planned, record.key) == (item, KEYS[item.folder])
         assert record.final == result.final
         assert list(record.steps) == ["step", *STEP_METRICS]
@@ -194,7 +195,7 @@ def test_numbers_that_are_not_finite_survive(row, tmp_path, results):
 def test_a_missing_cell_is_a_user_error_that_says_what_to_run(row, tmp_path):
     shutil.rmtree(row / "krum.iid.seed1")
     with pytest.raises(UserError, match=r"krum.iid.seed1: no such result; run `dvc repro train@sign_flip`"):
-        store.read_row(tmp_path, CELLS)
+        store.read_row(tmp_path, PARAMS, "sign_flip")
 
 
 DAMAGED = [
@@ -226,6 +227,6 @@ def test_a_file_in_place_of_a_cell_is_a_user_error(row):
 
 
 def test_a_cell_of_other_parameters_is_never_taken_for_this_one(row, tmp_path):
-    other = grid_row(parameters({**GRID, "training.momentum": 0.5}), "sign_flip")
+    other = parameters({**GRID, "training.momentum": 0.5})
     with pytest.raises(UserError, match=r"trained with other parameters than params.yaml states"):
-        store.read_row(tmp_path, other)
+        store.read_row(tmp_path, other, "sign_flip")

@@ -14,7 +14,9 @@ STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 MODULES = {
     "download": "pipeline.data.prepare",
     "prepare": "pipeline.data.prepare",
+    "tune": "pipeline.search.tuning",
     "train": "pipeline.runs.train",
+    "references": "pipeline.runs.references",
     "search": "pipeline.search.stage",
     "analysis": "pipeline.report.report",
     "track": "pipeline.tracking.track",
