@@ -85,7 +85,7 @@ MISTAKES = [
     ({"search.studies": ["ipn"]}, "search.studies: 'ipn' is not in studies; one of ", "did you mean 'ipm'?"),
     ({"search.defences": ["maen"]}, "search.defences: 'maen' is not in defences; one of ", "did you mean 'mean'?"),
     ({"search.partition": "alpha1"}, "search.partition: 'alpha1' is not in partitions; one of ", "'alpha_1'?"),
-    ({"threat.byzantine": 16}, "threat = {", "byzantine = 16 can leave less than 2 of 17 workers honest"),
+    ({"threat.byzantine": 16}, "threat = {", "byzantine = 16 leaves less than 2 of 17 workers honest"),
     ({"grid.seeds": [0, 1, 0]}, "grid.seeds = [0, 1, 0]: an entry stands there twice", ""),
     ({"search.defences": ["mean", "mean"]}, "search.defences = ['mean', 'mean']: an entry stands there twice", ""),
     ({"grid.attacks": ["alie"]}, "grid.attacks: should hold 'none', the clean reference", ""),
