@@ -16,7 +16,7 @@ def byzantine_counts(seed: int, steps: int, workers: int, byzantine: int, sample
 
     Example:
         >>> sum(byzantine_counts(0, 1000, workers=20, byzantine=5, sampled=8)) / 1000
-        1.986
+        2.014
     """
     stream = numpy_stream(seed, "byzantine counts")
     drawn = stream.hypergeometric(byzantine, workers - byzantine, sampled, size=steps)
