@@ -51,7 +51,7 @@ def raw_parameters(changes: dict[str, Any] | None = None) -> dict[str, Any]:
             del section[last]
         else:
             section[last] = deepcopy(value)
-    if "grid.seeds" in (changes or {}) and "grid.max_seeds" not in changes:
+    if isinstance((changes or {}).get("grid.seeds"), list) and "grid.max_seeds" not in changes:
         raw["grid"]["max_seeds"] = len(raw["grid"]["seeds"])  # a test says how many seeds it wants
     return raw
 

@@ -1,12 +1,10 @@
 """The stage ``train``: what it shows while it trains."""
 
-from types import SimpleNamespace
-
 import numpy as np
 from support import parameters
 
 from pipeline.runs.plan import grid_row
-from pipeline.runs.train import _watcher
+from pipeline.runs.row import _advancing
 
 
 class Bar:
@@ -19,8 +17,7 @@ class Bar:
 
 def test_a_step_of_a_cell_is_counted_once_even_if_its_batch_is_halved_on_the_way():
     cells, bar, logged = grid_row(parameters(), "alie")[:3], Bar(), []
-    live = SimpleNamespace(watch=lambda batch: lambda steps, _: logged.append((len(batch), steps)))
-    of_batch = _watcher(cells, live, bar)
+    of_batch = _advancing(cells, lambda batch: lambda steps, _: logged.append((len(batch), steps)), bar)
     metrics = {"validation_accuracy": np.array([0.5])}
     whole = of_batch([0, 1, 2])
     whole(0, metrics)
