@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from analysable import GRID, results
-from searched import DEFENCES, HIGH, studies, study
+from searched import DEFENCES, HIGH, SETTINGS, studies, study
 from support import blobs, parameters
 
 from pipeline.report.findings import find
@@ -34,7 +34,7 @@ def made():
 
 
 def tabulated(*made):
-    return search_tables(made, DEFENCES, 5, 0.95)
+    return search_tables(made, DEFENCES, 5, SETTINGS)
 
 
 def told(grid, made, pictures=PICTURES):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline.core.errors import UserError
 from pipeline.report import computed_on
-from pipeline.report.intervals import SAME
+from pipeline.report.paired import SAME
 from pipeline.report.result_rows import Key, Row, Rows, Side, opened, read_both
 from pipeline.runs import params
 
