@@ -11,10 +11,10 @@ from matplotlib.image import AxesImage
 from pipeline.report.analysis import worst_attacks
 from pipeline.report.figures.heatmap import coloured, frame, write
 from pipeline.report.figures.style import GREY, FigureContext, band, band_entry, caption, entry, in_house_style, panels
-from pipeline.report.wording import uncertain
+from pipeline.report.wording import UNCONVERGED, uncertain
 
 COMFORTABLE = 7  # attacks beside each other in a heatmap; more of them need narrower text
-DIVERGED = "†"
+DIVERGED, COLLAPSED = "‡", "▾"
 CHANCE: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (1, 2))}
 
 
@@ -45,7 +45,8 @@ def _place(table: pd.DataFrame, row: Mapping[Any, Any]) -> tuple[int, int]:
 
 def _cell_text(row: Mapping[Any, Any], between: str) -> str:
     mean, half_width = uncertain(row["accuracy"], row["accuracy_half_width"]).split(" ± ")
-    return f"{mean}{DIVERGED if row['diverged'] else ''}{between}± {half_width}"
+    marks = {UNCONVERGED: row["unconverged"], DIVERGED: row["diverged"], COLLAPSED: row["collapsed"]}
+    return f"{mean}{''.join(mark for mark, holds in marks.items() if holds)}{between}± {half_width}"
 
 
 def _heatmap_key(figure: Figure, image: AxesImage, context: FigureContext) -> None:
@@ -54,7 +55,8 @@ def _heatmap_key(figure: Figure, image: AxesImage, context: FigureContext) -> No
     bar.ax.set_yticks([0, 20, 40, 60, 80, 100])
     figure.supxlabel(
         f"Mean ± half width of the {context.interval}. Frame and bold: the defence's worst attack.\n"
-        f"{DIVERGED}: runs diverged. Chance level: {context.chance_percent} (line in the scale).",
+        f"{COLLAPSED}: some runs collapse. {DIVERGED}: some diverge. {UNCONVERGED}: not shown to have converged. "
+        f"Line in the scale: chance, {context.chance_percent}.",
         fontsize=7.5,
     )
 
