@@ -20,10 +20,10 @@ NUMBERS = ["seeds", "difference", "difference_half_width", "p", "p_adjusted"]
 def pairs_table(worst: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Return one row per pair of defences on each partition: the two-sided sign-flip test of their difference.
 
-    ``difference`` is the accuracy of ``defence``, the one with the higher mean, minus that of ``other``, over the seeds
-    that both have. ``p_adjusted`` is p after Holm's adjustment over all pairs of the partition, and ``apart`` says
-    whether it is at most 1 - ``confidence``. All pairs count, and not only those with the best, because which one is
-    best is read off the same numbers.
+    ``difference`` is the accuracy of ``defence`` minus that of ``other``, over the seeds that both have. ``p_adjusted``
+    is p after Holm's adjustment over all pairs of the partition, and ``apart`` says whether it is at most
+    1 - ``confidence``. All pairs count, and not only those with the best, because which one is best is read off the
+    same numbers.
 
     Args:
         worst: One row per run under the worst attack of its defence: ``FAMILY``, ``defence``, ``seed``, ``accuracy``.
@@ -36,9 +36,8 @@ def pairs_table(worst: pd.DataFrame, confidence: float) -> pd.DataFrame:
 
 def _family(runs: pd.DataFrame, confidence: float) -> pd.DataFrame:
     by_seed = runs.pivot(index="seed", columns="defence", values="accuracy")
-    ranked = by_seed.mean().loc[list(runs["defence"].unique())].sort_values(ascending=False, kind="stable").index
     names = runs[FAMILY].iloc[0].to_dict()
-    rows = [{**names, **_pair(by_seed, *pair, confidence)} for pair in combinations(ranked, 2)]
+    rows = [{**names, **_pair(by_seed, *pair, confidence)} for pair in combinations(runs["defence"].unique(), 2)]
     table = pd.DataFrame(rows, columns=[*NAMED, *NUMBERS])
     table["p_adjusted"] = holm(table["p"])
     return table.assign(apart=table["p_adjusted"] <= 1 - confidence)

@@ -1,6 +1,6 @@
 """Which defence is best, and whether that can be said: the opening of the report, and the pairs as a matrix."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -53,14 +53,21 @@ def _standing(worst: pd.DataFrame, pairs: pd.DataFrame | None, confidence: float
 
 
 def matrices(pairs: pd.DataFrame) -> list[Row]:
-    """Return the pairs of each partition as a matrix: ``defences`` from the best down, ``cells[defence][other]``."""
+    """Return the pairs of each partition as a matrix.
+
+    ``defences`` are in order of their mean accuracy, and ``cells[defence][other]`` holds ``difference`` and ``apart``
+    for every other that comes later.
+    """
     return [_matrix(names, rows) for names, rows in pairs.groupby(FAMILY, sort=False)]
 
 
 def _matrix(names: Any, rows: pd.DataFrame) -> Row:
-    first = rows["defence"].iloc[0]
-    defences = [first, *rows.loc[rows["defence"] == first, "other"]]
-    cells: Mapping[str, dict[str, Row]] = {defence: {} for defence in defences}
-    for row in rows.to_dict("records"):
-        cells[row["defence"]][row["other"]] = row
+    mirrored = rows.rename(columns={"defence": "other", "other": "defence"}).assign(difference=-rows["difference"])
+    both = pd.concat([rows, mirrored])
+    lead = both.groupby("defence", sort=False)["difference"].sum()
+    defences = [str(name) for name in lead.sort_values(ascending=False, kind="stable").index]
+    cells: dict[str, dict[str, Row]] = {defence: {} for defence in defences}
+    for row in both.to_dict("records"):
+        if defences.index(row["defence"]) < defences.index(row["other"]):
+            cells[row["defence"]][row["other"]] = row
     return {**dict(zip(FAMILY, names, strict=True)), "defences": defences, "cells": cells, "pairs": len(rows)}

@@ -20,7 +20,10 @@ OUTCOME = [
 ]
 ATTACKED = ["attack", *OUTCOME]
 OF_FOUND = ["study", "attack", "parameters", "range", *OUTCOME]
-TUNED = ["common_learning_rate", "common_accuracy", "tuned_learning_rate", "tuned_parameters", "tuned_accuracy"]
+TUNED = [
+    *("common_learning_rate", "common_accuracy", "common_accuracy_half_width"),
+    *("tuned_learning_rate", "tuned_parameters", "tuned_accuracy", "tuned_accuracy_half_width"),
+]
 METRICS = [
     *("clean", "clean_half_width", "worst_attack", "accuracy", "accuracy_half_width", "collapse", "degradation"),
     *("degradation_half_width", "verdict", "found_attack", "found_range", "found_accuracy"),

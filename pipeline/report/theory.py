@@ -11,8 +11,6 @@ from pipeline.report.analysis import CLEAN
 from pipeline.runs.params import Params
 from pipeline.runs.store import Record
 
-HETEROGENEITY = ("g_squared", "b_squared")
-
 
 def breakdown_point(b: float) -> float:
     """Return 1 / (2 + B^2), the share of Byzantine workers from which no rule can promise anything.
@@ -65,28 +63,26 @@ def theory_table(records: Iterable[Record], partitions: pd.DataFrame, params: Pa
 def _kappas(records: Sequence[Record], defence: str, params: Params) -> dict[str, Any]:
     threat = params.threat
     proven = params.defences[defence].kappa(threat.received, threat.tolerated)
-    rows = [(record.planned.attack, kappa) for record in records for kappa in _kappa_of_steps(record)]
-    steps = pd.DataFrame(rows, columns=["attack", "kappa"])
-    steps = steps[steps["attack"] != CLEAN]
-    measured = steps[np.isfinite(steps["kappa"])]
-    unmeasured = len(steps) - len(measured)
-    if measured.empty:
-        worst, largest, typical = math.nan, math.nan, math.nan
-    else:
-        worst = measured.loc[measured["kappa"].idxmax(), "attack"]
-        of_worst = measured[measured["attack"] == worst]["kappa"]
-        largest, typical = float(of_worst.max()), float(of_worst.median())
+    measured = _measured(records)
+    finite = {attack: kappa[np.isfinite(kappa)] for attack, kappa in measured.items()}
+    largest = {attack: float(kappa.max()) for attack, kappa in finite.items() if len(kappa)}
+    worst = max(largest, key=largest.__getitem__, default=None)
     return {
         "kappa_proven": math.nan if proven is None else proven,
-        "kappa_measured": largest,
+        "kappa_measured": math.nan if worst is None else largest[worst],
         "kappa_attack": worst,
-        "kappa_typical": typical,
-        "unmeasured": unmeasured,
+        "kappa_typical": math.nan if worst is None else float(np.median(finite[worst])),
+        "unmeasured": sum(len(measured[attack]) - len(finite[attack]) for attack in measured),
     }
 
 
-def _kappa_of_steps(record: Record) -> np.ndarray:
-    return record.steps.get("empirical_kappa", np.empty(0))
+def _measured(records: Sequence[Record]) -> dict[str, np.ndarray]:
+    """Return attack -> the empirical kappa of every step of every seed; clean runs are left out."""
+    attacks: dict[str, list[np.ndarray]] = {}
+    for record in records:
+        if record.planned.attack != CLEAN:
+            attacks.setdefault(record.planned.attack, []).append(record.steps.get("empirical_kappa", np.empty(0)))
+    return {attack: np.concatenate(columns) for attack, columns in attacks.items()}
 
 
 def _promises(records: Sequence[Record], initial: float, params: Params) -> dict[str, Any]:

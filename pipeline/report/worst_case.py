@@ -27,7 +27,7 @@ def worst_cases(heads: pd.DataFrame, search: SearchTables | None, partition: str
 
     ``source`` is ``literature``, the worst attack of the grid, on the grid's seeds, or ``found``, the worst that a
     study found, on its fresh seeds, if its mean accuracy is lower. Which of them is worse is read off the numbers that
-    are then told, so they are a little too low. ``clean`` has the seeds of the source. ``verdict`` is missing where the
+    are then told, so they are a little too low. ``clean`` is that of the source, too. ``verdict`` is missing where the
     row was not prolonged, as what was found never is.
 
     Args:

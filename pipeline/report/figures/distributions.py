@@ -45,7 +45,7 @@ def distributions(
         axes.set(title=attack, xlim=(0, 102))
     grid[0].set_yticks(range(len(defences)), defences)
     grid[0].set_ylim(len(defences) - 0.4, -0.5)
-    caption(figure, context.title("Test accuracy of every seed", partition), _entries(collapse, context), columns=4)
+    caption(figure, context.title("Test accuracy of every seed", partition), _entries(collapse, context), columns=3)
     return figure
 
 

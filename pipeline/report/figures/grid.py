@@ -13,7 +13,8 @@ from pipeline.report.figures.heatmap import coloured, frame, write
 from pipeline.report.figures.style import GREY, FigureContext, band, band_entry, caption, entry, in_house_style, panels
 from pipeline.report.wording import UNCONVERGED, uncertain
 
-COMFORTABLE = 7  # attacks beside each other in a heatmap; more of them need narrower text
+COMFORTABLE = 5  # attacks beside each other in a heatmap; more of them need two lines a cell
+UPRIGHT = 7  # and more than these, slanted names
 DIVERGED, COLLAPSED = "‡", "▾"
 CHANCE: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (1, 2))}
 
@@ -24,8 +25,8 @@ def heatmap(compared: pd.DataFrame, partition: str, context: FigureContext) -> F
     rows = compared[compared["partition"] == partition]
     defences, attacks = list(rows["defence"].unique()), list(rows["attack"].unique())
     table = rows.pivot(index="defence", columns="attack", values="accuracy").loc[defences, attacks]
-    between, size, rotation = (" ", 7.5, 0) if len(attacks) <= COMFORTABLE else ("\n", 6.5, 30)
-    figure, axes, image = coloured(table, margin=1.4, rotation=rotation)
+    between, size = (" ", 7.5) if len(attacks) <= COMFORTABLE else ("\n", 6.5)
+    figure, axes, image = coloured(table, margin=1.4, rotation=0 if len(attacks) <= UPRIGHT else 30)
     worst = set(worst_attacks(rows)[["defence", "attack"]].itertuples(index=False, name=None))
     for row in rows.to_dict("records"):
         place, framed = _place(table, row), (row["defence"], row["attack"]) in worst

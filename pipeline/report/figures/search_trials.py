@@ -27,7 +27,7 @@ from pipeline.report.figures.style import (
 from pipeline.report.search_tables import LITERATURE
 
 DEFAULT: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (6, 2))}
-RANGE: dict[str, Any] = {"facecolor": "#F0E442", "alpha": 0.35, "linewidth": 0, "zorder": -1}
+RANGE: dict[str, Any] = {"color": "#F0E442", "alpha": 0.35, "linewidth": 1.5, "zorder": -1}
 FURTHER = {**DEFAULT, "linestyle": (0, (1.5, 1.5))}
 
 
