@@ -13,7 +13,7 @@ from pipeline.report.theory import breakdown_point, theory_table
 
 GRID = {"grid.defences": ["mean", "krum"], "grid.partitions": ["iid"]}
 PARAMS = parameters(GRID)
-PARTITIONS = pd.DataFrame({"partition": ["iid"], "B": [1.0]})
+PARTITIONS = pd.DataFrame({"partition": ["iid"], "G": [0.5], "B": [1.0]})
 
 
 def measured(attack, defence, kappas, seed=0, b_squared=None):
@@ -65,5 +65,6 @@ def test_along_training_where_it_was_measured():
     rows = table(measured("ipm", "krum", [1.0], b_squared=[0.0, 1.0, 4.0, math.inf, math.nan]))
     krum = row_of(rows, defence="krum")
     assert krum["B_typical"] == pytest.approx((1 + 2) / 2)
+    assert krum["G"] == 0.5
     assert krum["unpromised_share"] == 0.5  # 2 / 7 is beyond 1 / 6 and 0, not beyond 1 / 2 and 1 / 3
     assert math.isnan(row_of(rows, defence="mean")["B_typical"])

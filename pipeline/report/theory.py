@@ -1,7 +1,7 @@
 """What theory promises beside what was measured: robustness coefficients, and breakdown points."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,9 +34,10 @@ def theory_table(records: Iterable[Record], partitions: pd.DataFrame, params: Pa
     steps of that attack. A step in which the honest vectors do not differ, or that diverged, has no kappa; such steps
     are left out and counted in ``unmeasured``. Clean runs do not count: their Byzantine workers are honest ones.
 
-    ``B`` is that at the initial parameters; ``promised`` is whether f / n is below ``breakdown_point`` there.
-    ``B_typical`` and ``unpromised_share`` are the median B along training, and the share of evaluations at which f / n
-    is not below its breakdown point; both are NaN where the gradients were not measured along training.
+    ``G`` and ``B`` are those at the initial parameters; ``promised`` is whether f / n is below ``breakdown_point``
+    there. ``G_typical`` and ``B_typical`` are the medians over the evaluations of all runs of the defence, and
+    ``unpromised_share`` is the share of these at which f / n is not below the breakdown point; they are NaN where the
+    gradients were not measured along training.
 
     Args:
         records: Of the grid.
@@ -46,7 +47,7 @@ def theory_table(records: Iterable[Record], partitions: pd.DataFrame, params: Pa
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         groups.setdefault((record.planned.partition, record.planned.defence), []).append(record)
-    initial = dict(zip(partitions["partition"], partitions["B"], strict=True))
+    initial = {row["partition"]: row for row in partitions.to_dict("records")}
     ordered = [(partition, defence) for partition in params.grid.partitions for defence in params.grid.defences]
     return pd.DataFrame(
         [
@@ -85,16 +86,23 @@ def _measured(records: Sequence[Record]) -> dict[str, np.ndarray]:
     return {attack: np.concatenate(columns) for attack, columns in attacks.items()}
 
 
-def _promises(records: Sequence[Record], initial: float, params: Params) -> dict[str, Any]:
+def _promises(records: Sequence[Record], start: Mapping[Any, Any], params: Params) -> dict[str, Any]:
     share = params.threat.tolerated / params.threat.received
-    columns = [record.evaluations["b_squared"] for record in records if "b_squared" in record.evaluations]
-    along = np.sqrt(np.concatenate(columns)) if columns else np.empty(0)
-    along = along[~np.isnan(along)]
+    g, b = _along_training(records, "g_squared"), _along_training(records, "b_squared")
     return {
         "byzantine_share": share,
-        "B": initial,
-        "breakdown_point": breakdown_point(initial),
-        "promised": share < breakdown_point(initial),
-        "B_typical": float(np.median(along)) if len(along) else math.nan,
-        "unpromised_share": float((share >= 1 / (2 + along**2)).mean()) if len(along) else math.nan,
+        "G": start["G"],
+        "B": start["B"],
+        "breakdown_point": breakdown_point(start["B"]),
+        "promised": share < breakdown_point(start["B"]),
+        "G_typical": float(np.median(g)) if len(g) else math.nan,
+        "B_typical": float(np.median(b)) if len(b) else math.nan,
+        "unpromised_share": float((share >= 1 / (2 + b**2)).mean()) if len(b) else math.nan,
     }
+
+
+def _along_training(records: Sequence[Record], name: str) -> np.ndarray:
+    """Return the square roots of a column of all evaluations that have it, without those that are not known."""
+    columns = [record.evaluations[name] for record in records if name in record.evaluations]
+    values = np.sqrt(np.concatenate(columns)) if columns else np.empty(0)
+    return values[~np.isnan(values)]
