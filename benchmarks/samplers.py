@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from optuna.samplers import BaseSampler
-from scipy.special import stdtrit
 
+from benchmarks import tables
 from pipeline.attacks import Range, Space
 from pipeline.core.errors import UserError
 from pipeline.core.files import file_hash, root, write_json
 from pipeline.core.paths import DATASET
+from pipeline.report.intervals import t_half_width
 from pipeline.runs.evaluator import Evaluator
 from pipeline.runs.execution import trainer
 from pipeline.runs.params import Params, load
@@ -165,19 +166,22 @@ def _result(runs: pd.DataFrame) -> dict[str, Any]:
 def mean_and_half_width(runs: pd.DataFrame, column: str) -> dict[str, float]:
     """Return a column's mean and the half width of its interval over the sampler's seeds."""
     of_seed = runs.groupby("seed")[column].mean()
-    half = stdtrit(len(of_seed) - 1, (1 + CONFIDENCE) / 2) * of_seed.std(ddof=1) / np.sqrt(len(of_seed))
-    return {column: float(of_seed.mean()), f"{column}_half_width": float(half)}
+    return {column: float(of_seed.mean()), f"{column}_half_width": t_half_width(of_seed, CONFIDENCE)}
 
 
 def table(result: Mapping[str, Any]) -> str:
     """Return the regrets as a Markdown table in points of accuracy, the smallest first."""
-    rows = sorted(result["samplers"], key=lambda row: (row["trials"], row["regret"]))
-    lines = [
-        f"| {row['trials']} | {row['sampler']} | {points(row, 'regret')} | {points(row, 'search_regret')} |"
-        for row in rows
-    ]
-    heading = "| trials | sampler | regret (points) | regret on the seeds of the search |"
-    return "\n".join([heading, "|---|---|---|---|", *lines])
+    return tables.table(
+        [
+            {
+                "trials": row["trials"],
+                "sampler": row["sampler"],
+                "regret (points)": points(row, "regret"),
+                "regret on the seeds of the search": points(row, "search_regret"),
+            }
+            for row in sorted(result["samplers"], key=lambda row: (row["trials"], row["regret"]))
+        ]
+    )
 
 
 def points(row: Mapping[str, Any], column: str) -> str:

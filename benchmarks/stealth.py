@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks import tables
 from benchmarks.samplers import (
     BUDGETS,
     CONFIDENCE,
@@ -160,9 +161,12 @@ def _summary(runs: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
 
 def table(result: Mapping[str, Any]) -> str:
     """Return the regrets as a Markdown table in points of accuracy, the smallest first."""
-    rows = sorted(result["samplers"], key=lambda row: (row["trials"], row["regret"]))
-    lines = [f"| {row['trials']} | {row['sampler']} | {points(row, 'regret')} |" for row in rows]
-    return "\n".join(["| trials | sampler | regret (points) |", "|---|---|---|", *lines])
+    return tables.table(
+        [
+            {"trials": row["trials"], "sampler": row["sampler"], "regret (points)": points(row, "regret")}
+            for row in sorted(result["samplers"], key=lambda row: (row["trials"], row["regret"]))
+        ]
+    )
 
 
 def measure_stealth(here: Path, count: int) -> None:

@@ -9,7 +9,7 @@ from inputs import draw_from, examples, unequal_vectors
 from robustness import hardest_kappa
 
 from pipeline.core.rng import Stream
-from pipeline.defences.aggregators import AGGREGATORS
+from pipeline.defences.aggregators import AGGREGATORS, Aggregated
 
 RULES = examples(AGGREGATORS)
 SIZES = [(7, 0), (7, 1), (7, 2), (7, 3), (8, 1), (8, 2), (8, 3), (9, 2), (9, 4), (30, 4), (30, 14)]
@@ -39,7 +39,8 @@ def spread(vectors):
 def assert_close(actual, expected, tolerance):
     assert actual.shape == expected.shape
     assert bool(actual.isfinite().all())
-    assert float((actual - expected).abs().max()) <= tolerance
+    error = float((actual - expected).abs().max())
+    assert error <= tolerance
 
 
 def streams(first, replicas):
@@ -59,9 +60,10 @@ def aggregate(rule, vectors, f, first=0):
 def check_shapes(rule, n, f):
     for batch in [(2,), (2, 3)] if rule.random else [(), (2,), (2, 3)]:
         stream = streams(0, batch[-1] if batch else 1)
-        vector, _, weights = rule.aggregate(unequal_vectors(*batch, n, 5), f, stream=stream)
-        assert vector.shape == (*batch, 5)
-        assert weights is None or weights.shape == (*batch, n)
+        result = rule.aggregate(unequal_vectors(*batch, n, 5), f, stream=stream)
+        assert isinstance(result, Aggregated), "_aggregate should return Aggregated(vector, state, weights)"
+        assert result.vector.shape == (*batch, 5), "the aggregate of vectors [..., n, d] should be [..., d]"
+        assert result.weights is None or result.weights.shape == (*batch, n), "the weights should be [..., n]"
 
 
 @check

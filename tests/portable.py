@@ -17,7 +17,8 @@ from pipeline.data.prepare import prepare
 from pipeline.runs.params import Params, validate
 from pipeline.runs.plan import grid_row
 
-EVERY_DEFAULT = {"grid.partitions": ["alpha_03"], "grid.seeds": [0]}
+SIX = ["mean", "median", "trimmed_mean", "krum", "geometric_median", "nnm_trimmed_mean"]
+EVERY_DEFAULT = {"grid.partitions": ["alpha_03"], "grid.seeds": [0], "grid.defences": SIX}
 OTHER_DEFENCES = {
     "bulyan": {"rule": {"name": "bulyan"}},
     "caf": {"rule": {"name": "caf"}},

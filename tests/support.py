@@ -75,6 +75,16 @@ def blobs(shape=(1, 2, 3), classes=3, sizes=(60, 30, 20), seed=0) -> Dataset:
     return Dataset(*map(split, sizes), classes=classes)
 
 
+class Unwatched:
+    """What follows a row of ``train_row`` that nobody looks at."""
+
+    def watch(self, cells):
+        return lambda *_: None
+
+    def finish(self, records):
+        pass
+
+
 class InProcess:
     """Stands for ``pipeline.runs.pool.Pool`` where a test need not start processes: works on the tasks here."""
 

@@ -196,7 +196,10 @@ def test_purity(attack, dtype):
 @pytest.mark.parametrize("batch", [(1,), (2,), (2, 3)], ids=str)
 def test_shapes(attack, batch):
     for byzantine in (0, 1, 4, 7):
-        assert craft(attack, unequal_vectors(*batch, 5, 7), byzantine).shape == (*batch, byzantine, 7)
+        honest = unequal_vectors(*batch, 5, 7)
+        result = attack.craft(honest, context_of(honest, byzantine), attack.init_state(honest))
+        assert isinstance(result, Crafted), "_craft should return Crafted(vectors, state)"
+        assert result.vectors.shape == (*batch, byzantine, 7), "of honest [..., h, d] it should make [..., b, d]"
     if not attack.random:
         assert craft(attack, unequal_vectors(5, 7), 2).shape == (2, 7)
 

@@ -1,7 +1,7 @@
 """The results of a few cells as they were, bit for bit, on every x86-64 processor.
 
-Every defence of the default grid under three attacks: the hashes in goldens.json were computed on one machine and hold
-on all. A changed number needs its reason in the commit. To write them anew:
+The six defences of the default grid under three attacks: the hashes in goldens.json were computed on one machine and
+hold on all. A changed number needs its reason in the commit. To write them anew:
 
     python tests/test_golden.py
 """

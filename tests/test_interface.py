@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from inputs import unequal_vectors
-from support import REMOVED, ROOT, blobs, parameters, raw_parameters
+from support import REMOVED, ROOT, Unwatched, blobs, parameters, raw_parameters
 
 import pipeline
 from pipeline.attacks import ATTACKS, TunableAttack, VectorAttack
@@ -21,14 +21,6 @@ from pipeline.runs.train import train_row
 SMALL = {"workers": 7, "byzantine": 2, "tolerated": 2, "steps": 6, "batch_size": 3, "evaluate_every": 4}
 GRID = {"grid.attacks": ["none", "alie"], "grid.defences": ["median", "nnm_trimmed_mean"], "grid.seeds": [0, 3]}
 PARTITION = {"name": "dirichlet_by_worker", "alpha": 0.3}
-
-
-class Unwatched:
-    def watch(self, cells):
-        return lambda *_: None
-
-    def finish(self, records):
-        pass
 
 
 @pytest.fixture

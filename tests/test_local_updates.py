@@ -4,7 +4,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from inputs import examples
+from inputs import example, examples
 from support import CPU, assert_identical, blobs, cell, train
 from torch.nn.functional import cross_entropy
 
@@ -135,9 +135,7 @@ SAMPLING = [name for name, attack in examples(ATTACKS).items() if attack.unmet(5
 @pytest.mark.parametrize("attack", SAMPLING)
 def test_every_attack_runs_in_every_mode_whatever_its_batch(attack):
     modes = {**SAMPLED, "training.local_update": LOCAL, "training.clip": 1.0, "training.server_momentum": 0.3}
-    changes = {**modes, "training.damped": False, f"attacks.{attack}": {"name": attack}}
-    if attack == "none":
-        changes["attacks.none"] = {"name": "none"}
+    changes = {**modes, "training.damped": False, f"attacks.{attack}": example(ATTACKS[attack]).content()}
     cells = [cell(attack, defence, seed=s, changes=changes) for defence in ("krum", "geometric_median") for s in (0, 1)]
     together = train(cells, DATASET)
     for here, result in zip(cells, together, strict=True):

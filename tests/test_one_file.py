@@ -17,6 +17,19 @@ def pytest_of(project, *arguments):
     return project.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, check=False)
 
 
+@pytest.fixture
+def project(tmp_path):
+    """A copy without the rule, should the project have it."""
+    copy = copy_of_the_project(tmp_path)
+    for file in (RULE, TWIN):
+        (tmp_path / file).unlink(missing_ok=True)
+    text = (tmp_path / "params.yaml").read_text()
+    text = re.sub(r"^  trimmed_midrange:.*\n|, trimmed_midrange\b|\btrimmed_midrange, ", "", text, flags=re.MULTILINE)
+    (tmp_path / "params.yaml").write_text(text)
+    copy.run("sh", "-c", COMMAND)
+    return copy
+
+
 def add_rule(project, *files):
     """Write the README's code into the files that it names, and change params.yaml as it says."""
     for file, code in zip((RULE, TWIN), re.findall(r"```python\n(.*?)```", SECTION, flags=re.DOTALL), strict=True):
@@ -29,8 +42,7 @@ def add_rule(project, *files):
     path.write_text(text)
 
 
-def test_the_rule_of_the_readme_passes_the_whole_contract(tmp_path):
-    project = copy_of_the_project(tmp_path)
+def test_the_rule_of_the_readme_passes_the_whole_contract(project):
     add_rule(project, RULE, TWIN)
     project.run("sh", "-c", COMMAND)
     project.run("ruff", "check", RULE, TWIN)
@@ -45,8 +57,7 @@ def test_the_rule_of_the_readme_passes_the_whole_contract(tmp_path):
     assert everything.returncode == 0, everything.stdout
 
 
-def test_what_is_missing_is_told(tmp_path):
-    project = copy_of_the_project(tmp_path)
+def test_what_is_missing_is_told(project):
     add_rule(project, RULE)
     told = pytest_of(project, "tests/test_oracles.py", "tests/test_catalogue.py").stdout
     assert "tests/oracles/aggregators/: write the slow twin `def trimmed_midrange(vectors, f): ...`" in told
@@ -55,8 +66,7 @@ def test_what_is_missing_is_told(tmp_path):
 
 
 @pytest.mark.slow
-def test_only_the_cells_of_the_new_rule_are_trained(tmp_path):
-    project = copy_of_the_project(tmp_path)
+def test_only_the_cells_of_the_new_rule_are_trained(project):
     project.stage("set", "training.steps=3 grid.defences=[mean,krum] grid.partitions=[alpha_03] grid.seeds=[0,1]")
     for stage in ("download", "prepare"):
         project.stage(stage)

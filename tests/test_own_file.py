@@ -259,14 +259,17 @@ def test_a_truncated_or_foreign_file_is_told(suffix, here, capsys):
     for content in [b"", whole[:5], whole[:100], whole[:-1], b"x" * 500, *([flipped] if suffix == ".npz" else [])]:
         path.write_bytes(content)
         message = told(here, capsys, described(path))
-        assert f"data.source.path = 'own{suffix}': not a whole {suffix} file (" in message
+        assert f"data.source.path = 'own{suffix}': cannot be read as {suffix} with arrays of numbers (" in message
 
 
 def test_a_pickle_is_not_opened(here, capsys):
     path = here / "own.npz"
     np.savez(path, train_inputs=np.array([{}, []], dtype=object), train_labels=np.arange(2))
     message = told(here, capsys, described(path))
-    assert "not a whole .npz file (Object arrays cannot be loaded when allow_pickle=False)" in message
+    assert (
+        "cannot be read as .npz with arrays of numbers (Object arrays cannot be loaded when allow_pickle=False)"
+        in message
+    )
 
 
 def test_a_type_that_numpy_lacks_is_told(here, capsys):

@@ -191,7 +191,9 @@ def test_a_process_has_its_environment_and_one_thread_and_the_parent_keeps_its_o
     until = time.monotonic() + 10
     while threading.active_count() > before[-1] and time.monotonic() < until:
         time.sleep(0.05)  # loky's own thread ends soon after its process
-    assert parent() == before
+    *after, threads = parent()
+    assert after == [*before[:-1]]
+    assert threads <= before[-1]  # one of an earlier pool may have ended meanwhile
 
 
 SCRIPT = """

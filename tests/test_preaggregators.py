@@ -12,7 +12,7 @@ from robustness import hardest_kappa
 from pipeline.core.errors import UserError
 from pipeline.core.rng import Stream
 from pipeline.defences.aggregators import AGGREGATORS
-from pipeline.defences.preaggregators import PREAGGREGATORS
+from pipeline.defences.preaggregators import PREAGGREGATORS, Mixed
 
 DEFAULTS = examples(PREAGGREGATORS)
 MAPS = {  # examples of other parameters besides, on which every check runs as well
@@ -85,9 +85,10 @@ def test_an_f_that_is_not_tolerated_is_refused_by_the_call(step):
 def test_shapes_and_batch(step, n, f):
     out = step.transforms(n, f)[0]
     for batch in [(1,), (2,), (2, 3)]:
-        vectors, mixing = mapped(step, unequal_vectors(*batch, n, 5), f)
-        assert vectors.shape == (*batch, out, 5)
-        assert mixing is None or mixing.shape == (*batch, out, n)
+        result = mapped(step, unequal_vectors(*batch, n, 5), f)
+        assert isinstance(result, Mixed), "_apply should return Mixed(vectors, mixing)"
+        assert result.vectors.shape == (*batch, out, 5), "of vectors [..., n, d] it should make [..., n', d]"
+        assert result.mixing is None or result.mixing.shape == (*batch, out, n), "the mixing should be [..., n', n]"
     vectors = unequal_vectors(2, 3, n, 5, dtype=torch.float32)
     together = apply(step, vectors, f)
     for i in range(2):

@@ -1,5 +1,6 @@
 """Names, schemas and messages."""
 
+import importlib
 from typing import Annotated, Literal
 
 import pytest
@@ -161,6 +162,11 @@ def test_a_class_without_a_name_is_refused():
             Registry("toy").register(cls)
 
 
+PACKAGE = """
+from pipeline.core.component import Registry
+TOYS = Registry("toy")
+TOYS.import_families(__name__, __path__)
+"""
 MODULE = """
 from typing import Literal
 from pipeline.core.component import Component
@@ -175,11 +181,12 @@ class Forgotten(Base):
 
 def test_a_class_whose_decorator_was_forgotten_is_told(tmp_path, monkeypatch):
     (tmp_path / "toys").mkdir()
-    (tmp_path / "toys" / "__init__.py").touch()
+    (tmp_path / "toys" / "__init__.py").write_text(PACKAGE)
     (tmp_path / "toys" / "late.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(TypeError, match=r"toys/late\.py: the toy Forgotten is not registered; it needs the decorator"):
-        Registry("toy").import_families("toys", [str(tmp_path / "toys")])
+    message = r"toys/late\.py: the toy Forgotten is not registered; it needs the decorator @TOYS\.register"
+    with pytest.raises(TypeError, match=message):
+        importlib.import_module("toys")
 
 
 def test_a_class_that_lacks_a_method_is_refused():
@@ -189,7 +196,7 @@ def test_a_class_that_lacks_a_method_is_refused():
         def tolerates(self, n: int, f: int) -> bool:
             return True
 
-    with pytest.raises(TypeError, match=r"the rule 'lacking' \(Lacking\) must define _aggregate"):
+    with pytest.raises(TypeError, match=r"the rule 'lacking' \(Lacking\) must define _aggregate, condition"):
         Registry("rule").register(Lacking)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from inputs import example
 from support import CPU, assert_identical, blobs, cell, parameters, raw_parameters, train
 
 from pipeline.attacks import ATTACKS, Choice, Range, TunableAttack, VectorAttack
@@ -18,7 +19,7 @@ SEARCHED = [name for name in ATTACKS.names if issubclass(ATTACKS[name], VectorAt
 
 @pytest.mark.parametrize("name", SEARCHED)
 def test_the_space_of_every_attack_lies_within_its_fields(name):
-    attack = ATTACKS[name]()
+    attack = example(ATTACKS[name])
     space = attack.searched({}, "here")
     assert ("strength" in space) == isinstance(attack, TunableAttack)
     for parameter, entry in space.items():

@@ -168,7 +168,7 @@ def test_replicas_together_are_each_alone_bit_for_bit(attack):
         "training.steps": 5,
     }
     dataset = blobs((1, 8, 8), 10, (340, 270, 60))
-    params = parameters({**changes, "training.batch_size": 16, "grid.seeds": [0, 4]})
+    params = parameters({**changes, "training.batch_size": 16, "grid.seeds": [0, 4], "grid.defences": DEFENCES})
     cells = [item.cell for item in grid_row(params, attack)]
     assert len(cells) == 24
     together = train(cells, dataset)
@@ -179,7 +179,7 @@ def test_replicas_together_are_each_alone_bit_for_bit(attack):
 
 @pytest.mark.company
 def test_order_and_chunks_do_not_matter():
-    params = parameters({"grid.seeds": [0, 4]})
+    params = parameters({"grid.seeds": [0, 4], "grid.defences": DEFENCES})
     cells = [item.cell for item in grid_row(params, "sign_flip")]
     together = train(cells, DATASET)
     shuffled = np.random.default_rng(0).permutation(len(cells)).tolist()

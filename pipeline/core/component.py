@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, get_args
 
@@ -103,13 +104,14 @@ class Registry(Generic[C]):
         """File ``cls`` under its ``name``; a class decorator.
 
         Raises:
-            TypeError: The class lacks a name, or a method that every component of this kind must define.
+            TypeError: The class lacks a name, or what every component of this kind must define.
             ValueError: The name is taken.
         """
         name = cls.model_fields["name"].default
         if _names(cls) != (name,):
             raise TypeError(f'the {self.kind} {cls.__name__} needs a name: `name: Literal["my_name"] = "my_name"`')
-        if missing := sorted(cls.__abstractmethods__):
+        undefined = {attribute for attribute in cls.__class_vars__ if not hasattr(cls, attribute)}
+        if missing := sorted(cls.__abstractmethods__ | undefined):
             raise TypeError(f"the {self.kind} {name!r} ({cls.__name__}) must define {', '.join(missing)}")
         if name in self._classes:
             raise ValueError(f"two classes for the {self.kind} {name!r}: {self._classes[name]} and {cls}")
@@ -144,9 +146,10 @@ class Registry(Generic[C]):
             for cls in vars(module).values():
                 here = inspect.isclass(cls) and cls.__module__ == module.__name__
                 if here and _names(cls) and cls not in self._classes.values():
+                    registry = [name for name, value in vars(sys.modules[package]).items() if value is self]
                     raise TypeError(
-                        f"{module.__file__}: the {self.kind} {cls.__name__} is not registered; it needs the decorator "
-                        "@....register, as the other classes of this folder have it"
+                        f"{module.__file__}: the {self.kind} {cls.__name__} is not registered; "
+                        f"it needs the decorator @{registry[0]}.register"
                     )
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

@@ -7,7 +7,7 @@ import os
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 # What NumPy computes with: the linear algebra of the oldest x86-64 processor that its OpenBLAS knows, and no function
-# that only some processors have. Loops of PyTorch and of numba need no such limit (kernels.py).
+# that only some processors have. Loops of PyTorch and of numba need no such limit (core/kernels).
 SAME_EVERYWHERE = {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR"}
 
 

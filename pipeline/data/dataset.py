@@ -97,7 +97,7 @@ def readable(path: Path, stage: str) -> Iterator[Path]:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file atomically; equal tensors give equal bytes."""
+    """Write a safetensors file atomically; equal tensors give equal bytes, as long as ``metadata`` has one entry."""
     with replacing(path) as temporary:
         # save_file would make the file unreadable for everyone but its owner.
         temporary.write_bytes(save(tensors, metadata))

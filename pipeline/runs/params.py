@@ -83,7 +83,7 @@ Processes = Annotated[int | Literal["auto"], BeforeValidator(_number_of_processe
 
 
 class Execution(Schema):
-    """Where and how to compute; no part of any result's identity."""
+    """Where and how to compute; of these, device and gradient backend are part of a result's identity."""
 
     device: Literal["auto", "cpu", "cuda"]
     processes: Processes = Field(

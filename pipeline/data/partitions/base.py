@@ -26,12 +26,12 @@ class Shares(NamedTuple):
 
 
 class Partition(Component):
-    """A way to share N samples out over workers, none twice.
+    """A way to divide N samples among the workers, no sample twice.
 
     With ``holders: all`` all n workers get a share, so that the honest shares do not depend on the attack; Byzantine
-    workers read theirs under ``none`` and under data attacks only. With ``holders: honest`` everything is shared out
-    over the h honest workers, and Byzantine worker i reads the share of honest worker i (again from the first where
-    b > h).
+    workers use theirs only under ``none`` and under data attacks. With ``holders: honest`` all samples are divided
+    among the h honest workers, and Byzantine worker i uses the share of honest worker i (starting over from the first
+    if b > h).
     """
 
     holders: Literal["all", "honest"] = Field(
@@ -48,7 +48,7 @@ class Partition(Component):
             seed: The replica's seed.
 
         Raises:
-            UserError: There are too few samples to give every holder some.
+            UserError: There are too few samples for every holder to get one.
         """
         honest = workers - byzantine
         holders = workers if self.holders == "all" else honest
@@ -63,7 +63,9 @@ class Partition(Component):
 
     @abstractmethod
     def assign(self, labels: Tensor, workers: int, seed: int) -> list[np.ndarray]:
-        """Return the sample numbers ``[m_i]``, int64, of each worker that gets a share; m = floor(N / n) unless stated.
+        """Return the sample numbers ``[m_i]``, int64, of each worker that gets a share.
+
+        Shares have m = floor(N / n) samples unless a partition states otherwise.
 
         Args:
             labels: ``[N]``, values from 0.

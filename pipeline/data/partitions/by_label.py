@@ -33,9 +33,9 @@ class GammaSimilarity(Partition):
     """A fraction gamma of every share is random, the rest of it comes from contiguous pieces of the sorted labels.
 
     The first round(gamma m) samples of each worker are a random share; the others are sorted by label and cut into n
-    contiguous pieces. gamma = 1 is ``iid``, gamma = 0 is ``extreme``. All shares have one size.
+    contiguous pieces. gamma = 1 is ``iid``, gamma = 0 is ``extreme``. All shares have the same size.
 
-    Differs from: the same split named by s % or by 1 - gamma elsewhere.
+    Differs from: elsewhere the same split is parametrised by s % or by 1 - gamma.
 
     Reference: Karimireddy et al., ICML 2020, arXiv:1910.06378; gamma as in Allouah et al., arXiv:2302.01772 (not
     checked against the papers' text).
@@ -114,7 +114,7 @@ class Shards(Partition):
 
 
 def _shuffled(labels: Tensor, shares: int, seed: int) -> np.ndarray:
-    """Return all sample numbers in a random order, short of those that do not fill equal ``shares``."""
+    """Return the sample numbers in random order, without the remainder that equal ``shares`` leave."""
     order = numpy_stream(seed, "partition").permutation(len(labels))
     return order[: shares * (len(labels) // shares)]
 

@@ -1,4 +1,4 @@
-"""Label mixes drawn from a Dirichlet law, for each class or for each worker."""
+"""Label mixes drawn from a Dirichlet distribution, one per class or one per worker."""
 
 from typing import ClassVar, Literal
 
@@ -15,18 +15,20 @@ REDRAWS = 10_000  # of a split with a share that is too small
 
 @PARTITIONS.register
 class DirichletByClass(Partition):
-    """Every class is spread over the workers by a Dirichlet draw of its own; shares have unequal sizes.
+    """Every class is divided among the workers by its own Dirichlet draw; shares have unequal sizes.
 
     q_c ~ Dir(alpha, ..., alpha) over the workers; worker i gets the fraction q_c,i of the samples of class c
 
-    Boundaries between workers fall at whole samples by systematic rounding (one uniform number a class is added, then
-    all are rounded down), so that every expected number is q_c,i times the class. All q are drawn again until every
-    worker has ``minimum`` samples, so with a small alpha the shares follow the Dirichlet law on that condition only.
-    Minibatches have one size for all, so a worker with few samples reads each of them more often.
+    The boundaries between workers are rounded systematically to whole samples (one uniform number per class is added to
+    all of them, then they are rounded down), so that the expected number of samples is q_c,i times the size of the
+    class. All q are drawn again until every worker has ``minimum`` samples, so for a small alpha the shares follow the
+    Dirichlet distribution conditioned on that minimum. All workers have the same batch size, so a worker with few
+    samples reads each of them more often.
 
-    Differs from: ``dirichlet_by_worker``, whose shares have one size; at one alpha their label mixes are about as far
-    from that of the data (mean total variation 0.69 here and 0.61 there for 10 classes, n = 17, alpha = 0.1; 0.21 both
-    for alpha = 3). Public code that gives no more of later classes to a worker that already has N / n samples.
+    Differs from: ``dirichlet_by_worker``, whose shares have equal sizes; for the same alpha their label mixes are about
+    as far from that of the data (mean total variation 0.69 here and 0.61 there for 10 classes, n = 17, alpha = 0.1;
+    0.21 in both for alpha = 3). Also from public code in which a worker that has N / n samples gets no more of the
+    classes that follow.
 
     Reference: Yurochkin et al., ICML 2019, arXiv:1905.12022; the minimum of 10 as in public code (not checked against
     the paper's text).
@@ -74,9 +76,9 @@ class DirichletByClass(Partition):
 
 @PARTITIONS.register
 class DirichletByWorker(Partition):
-    """Every worker mixes the classes by a Dirichlet draw of its own; all shares have one size.
+    """Every worker draws its own class mix from a Dirichlet distribution; all shares have the same size.
 
-    p_i ~ Dir(alpha, ..., alpha); in turns, worker i takes one sample of a class drawn from p_i
+    p_i ~ Dir(alpha, ..., alpha); the workers take turns, worker i takes one sample of a class drawn from p_i
 
     A class that has run out is left out of p_i from then on. A small alpha gives workers with one or two classes,
     a large one tends to ``iid``.
@@ -116,7 +118,7 @@ class DirichletByWorker(Partition):
 
 
 def _draw_class(mix: np.ndarray, left: np.ndarray, uniform: float) -> int:
-    """Return a class drawn from ``mix`` over the classes with samples ``left``; uniformly if mix gives them nothing."""
+    """Return a class drawn from ``mix`` among those with samples ``left``; uniformly if all of them have weight 0."""
     available = left > 0
     weights = mix * available
     total = weights.sum()

@@ -1,4 +1,4 @@
-"""Sources that torchvision knows: archives from mirrors, checked by md5 sums. torchvision is imported when needed."""
+"""Sources known to torchvision: archives from mirrors, verified by md5. torchvision is imported when it is needed."""
 
 import http.client
 import io
@@ -19,11 +19,11 @@ from pipeline.core.errors import UserError
 from pipeline.data.dataset import write_tensors
 from pipeline.data.sources import SOURCES, Format, Source
 
-STALLED_AFTER = 30.0  # seconds without a byte, then the next mirror's turn
+STALLED_AFTER = 30.0  # seconds without data before the next mirror is tried
 
 
 class Downloaded(Source):
-    """A source that torchvision knows: archives from mirrors, checked by their md5 sums, read by its data set class."""
+    """A source known to torchvision: archives from mirrors, verified by md5 and read by its data set class."""
 
     mirrors: tuple[Annotated[str, Field(pattern=r"^https?://\S+$")], ...] = Field(
         default=(), strict=False, description="http(s) folders of the archives, tried before the public ones"
@@ -37,7 +37,7 @@ class Downloaded(Source):
     def download(self, folder: Path) -> None:
         """Fetch the archives that are missing or damaged, then write the raw file; see :meth:`Source.download`.
 
-        Verified archives stay in ``folder/<name>/``: an interrupted download goes on with the first missing one.
+        Verified archives stay in ``folder/<name>/``: an interrupted download resumes with the first missing one.
         """
         datasets = self._torchvision_datasets()
         (folder / self.name).mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ class Downloaded(Source):
 
 @SOURCES.register
 class Mnist(Downloaded):
-    """70,000 handwritten digits of 28 x 28 pixels, 10,000 of them for the test.
+    """70,000 handwritten digits of 28 x 28 pixels, 10,000 of them for testing.
 
     Reference: LeCun et al., Gradient-based learning applied to document recognition, Proc. IEEE 1998.
     """
@@ -122,7 +122,7 @@ class Mnist(Downloaded):
 
 @SOURCES.register
 class FashionMnist(Downloaded):
-    """70,000 pictures of clothes of 28 x 28 pixels, 10,000 of them for the test.
+    """70,000 pictures of clothes of 28 x 28 pixels, 10,000 of them for testing.
 
     Reference: Xiao, Rasul and Vollgraf, Fashion-MNIST, arXiv:1708.07747.
     """
@@ -144,7 +144,7 @@ class FashionMnist(Downloaded):
 
 @SOURCES.register
 class Cifar10(Downloaded):
-    """60,000 colour photographs of 32 x 32 pixels in 10 classes, 10,000 of them for the test.
+    """60,000 colour photographs of 32 x 32 pixels in 10 classes, 10,000 of them for testing.
 
     Reference: Krizhevsky, Learning multiple layers of features from tiny images, 2009.
     """
@@ -162,9 +162,9 @@ class Cifar10(Downloaded):
 
 @SOURCES.register
 class Cifar100(Downloaded):
-    """60,000 colour photographs of 32 x 32 pixels in 100 classes (the fine labels), 10,000 of them for the test.
+    """60,000 colour photographs of 32 x 32 pixels in 100 classes (the fine labels), 10,000 of them for testing.
 
-    Means and deviations are the ones that public codebases use; they could not be recomputed without the images.
+    Means and deviations are those used in public code; they have not been recomputed from the images.
 
     Reference: Krizhevsky, Learning multiple layers of features from tiny images, 2009.
     """
@@ -182,12 +182,12 @@ class Cifar100(Downloaded):
 
 @SOURCES.register
 class Emnist(Downloaded):
-    """131,600 handwritten digits and letters of 28 x 28 pixels in 47 classes ("balanced"), 18,800 of them for the test.
+    """131,600 handwritten digits and letters of 28 x 28 pixels in 47 classes ("balanced"), 18,800 of them for testing.
 
-    The files hold every image transposed; here they stand upright. The archive holds five other splits (562 MB in all).
-    Mean and deviation are the ones that public codebases use; they could not be recomputed without the images.
+    The files store every image transposed; here it is upright. The archive also holds five other splits (562 MB in
+    all). Mean and deviation are those used in public code; they have not been recomputed from the images.
 
-    Differs from: torchvision hands out the transposed images.
+    Differs from: torchvision returns the transposed images.
 
     Reference: Cohen et al., EMNIST: an extension of MNIST to handwritten letters, arXiv:1702.05373.
     """
@@ -216,7 +216,7 @@ class Emnist(Downloaded):
 
 
 def _download(url: str, archive: Path, md5: str) -> None:
-    """Fetch ``url`` under a temporary name; it gets its own name once its checksum is right."""
+    """Fetch ``url`` under a temporary name, and rename it once its checksum is verified."""
     from torchvision.datasets.utils import download_url
 
     part = archive.with_name(f"{archive.name}.part")
@@ -230,7 +230,7 @@ def _download(url: str, archive: Path, md5: str) -> None:
 
 @contextmanager
 def _network_timeout(seconds: float) -> Iterator[None]:
-    """Limit the silence of new connections; torchvision sets no limit of its own."""
+    """Set a timeout for new connections; torchvision sets none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -240,5 +240,5 @@ def _network_timeout(seconds: float) -> Iterator[None]:
 
 
 def _bar_on_terminal_only() -> AbstractContextManager[object]:
-    """Hide torchvision's progress bar, which cannot be switched off, where it would fill a log."""
+    """Hide torchvision's progress bar, which cannot be switched off, unless stderr is a terminal."""
     return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())

@@ -89,7 +89,7 @@ class File(Source):
         try:
             arrays = reader(self._file)
         except UNREADABLE as error:
-            raise self._fault(f"not a whole {self._file.suffix} file ({error})") from None
+            raise self._fault(f"cannot be read as {self._file.suffix} with arrays of numbers ({error})") from None
         try:
             return checked(arrays)
         except UserError as error:

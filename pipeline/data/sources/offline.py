@@ -1,4 +1,4 @@
-"""Sources that need no network: the digits that scikit-learn carries along, and synthetic images."""
+"""Sources that need no network: the digits that come with scikit-learn, and synthetic images."""
 
 from math import sqrt
 from pathlib import Path
@@ -17,7 +17,7 @@ from pipeline.data.sources import SOURCES, Format, Source
 
 @SOURCES.register
 class Digits(Source):
-    """1797 handwritten digits of 8 x 8 pixels with values 0 to 16, which scikit-learn carries along: works offline.
+    """1797 handwritten digits of 8 x 8 pixels with values 0 to 16, which come with scikit-learn: works offline.
 
     Mean and deviation are those of all 1797 images, because this source has no fixed training part.
 
@@ -43,12 +43,12 @@ class Digits(Source):
 
 @SOURCES.register
 class Synthetic(Source):
-    """Made-up images of any shape: a smooth random picture for each class, seen through pixel noise; no download.
+    """Synthetic images of any shape: a smooth random picture for each class plus pixel noise; no download.
 
-    image = (p_y + noise e) / sqrt(1 + noise^2), the class y going round, e standard normal; p_y is a 4 x 4 grid of
-    standard normal numbers for each channel, enlarged bilinearly and scaled to unit deviation over all classes
+    image = (p_y + noise e) / sqrt(1 + noise^2), the classes y in turn, e standard normal; p_y is a 4 x 4 grid of
+    standard normal numbers for each channel, upsampled bilinearly and scaled to unit deviation over all classes
 
-    Pixels are 127.5 + 32 image, rounded and cut off at 0 and 255 (four deviations).
+    Pixels are 127.5 + 32 image, rounded and clipped to 0 and 255 (four deviations).
 
     Example:
         >>> fields = {"channels": 3, "height": 32, "width": 32, "classes": 100, "train": 50, "test": 10}
