@@ -22,15 +22,15 @@ KRUM = {
     "accuracy": 0.6,
     "accuracy_half_width": 0.1,
     "degradation": 0.3,
-    "half_width": 0.05,
+    "degradation_half_width": 0.05,
     "found_attack": "alie",
     "found_strength": 1.5,
     "found_accuracy": 0.2,
     "found_accuracy_half_width": 0.15,
     "found_degradation": 0.7,
-    "found_half_width": 0.03,
+    "found_degradation_half_width": 0.03,
 }
-MEAN = {"clean": 0.9, "worst_attack": "ipm", "accuracy": 0.1, "accuracy_half_width": 0.0, "half_width": None}
+MEAN = {"clean": 0.9, "worst_attack": "ipm", "accuracy": 0.1, "accuracy_half_width": 0.0}
 FOUND = {
     "found_attack": "ipm",
     "found_parameters": '{"strength": 1.5}',

@@ -6,15 +6,17 @@ import numpy as np
 import pandas as pd
 
 from pipeline.report.search_results import StudyResult
+from pipeline.runs.params import Analysis
 from pipeline.search.pareto import non_dominated
 
+SETTINGS = Analysis(confidence=0.95, half_width=0.03, collapse=0.5, published=None)
 DEFENCES = ("mean", "median", "trimmed_mean", "krum", "geometric_median", "nnm_trimmed_mean")
 PEAKS = dict(zip(DEFENCES, (3.2, 30.0, 2.7, 0.05, 0.08, 1.1), strict=True))
 HEIGHTS = dict(zip(DEFENCES, (0.86, 0.6, 0.4, 0.75, 0.7, 0.5), strict=True))
 LITERATURE = {"sign_flip": (10.0,), "ipm": (0.1, 0.5), "alie": (0.69, 1.5)}
 LOW, HIGH = 0.01, 100.0
 CLEAN = 0.95
-TRIAL_SEEDS, FRESH_SEEDS = (100, 101, 102), (200, 201, 202, 203, 204)
+TRIAL_SEEDS, FRESH_SEEDS = (100, 101, 102), tuple(range(200, 212))
 
 
 def damage(defence, strength, byzantine=5):

@@ -2,50 +2,18 @@
 
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
-from searched import study
-from support import parameters
+from recorded import PARAMS, record, records, row_of
+from searched import SETTINGS
 
 from pipeline.report import analysis
-from pipeline.report.search_tables import search_tables
-from pipeline.runs.plan import planned
-from pipeline.runs.store import Record
-from pipeline.simulator.metrics import EVALUATION_METRICS
 
-PARAMS = parameters()
 T_2 = 4.302653  # Student's t, 97.5 %, 2 degrees of freedom, from a printed table
 
 
-def record(attack, defence, seed, accuracy, partition="iid", loss=1.0, diverged=0.0) -> Record:
-    """A cell whose validation accuracy rises from 0 to ``accuracy``, its test accuracy."""
-    final = {"validation_accuracy": accuracy, "validation_loss": loss, "test_accuracy": accuracy}
-    final |= {"test_loss": loss, "diverged": diverged}
-    curves = {"validation_accuracy": np.array([0.0, accuracy]), "validation_loss": np.array([2.0, loss])}
-    assert set(curves) == set(EVALUATION_METRICS)
-    evaluations = {"steps_done": np.array([0.0, 6.0]), **curves}
-    return Record(planned(PARAMS, attack, defence, partition, seed), "key", final, {}, evaluations)
-
-
-def records(accuracies, partition="iid") -> list[Record]:
-    """Cells from ``{(attack, defence): accuracies of seed 0, 1, ...}``."""
-    return [
-        record(attack, defence, seed, accuracy, partition)
-        for (attack, defence), of_seeds in accuracies.items()
-        for seed, accuracy in enumerate(of_seeds)
-    ]
-
-
 def compared(accuracies, partition="iid") -> pd.DataFrame:
-    return analysis.comparison(analysis.cells_table(records(accuracies, partition)), 0.95)
-
-
-def row_of(table, **names) -> pd.Series:
-    """The one row in which every column of ``names`` has that value."""
-    rows = table[np.logical_and.reduce([table[column] == value for column, value in names.items()])]
-    assert len(rows) == 1
-    return rows.iloc[0]
+    return analysis.comparison(analysis.cells_table(records(accuracies, partition)), SETTINGS)
 
 
 def test_cells_name_what_they_are():
@@ -110,7 +78,7 @@ def test_a_diverged_cell_is_counted_and_kept():
             record("ipm", "mean", 1, 0.5),
         ]
     )
-    table = analysis.comparison(cells, 0.95)
+    table = analysis.comparison(cells, SETTINGS)
     group = row_of(table, attack="ipm")
     assert (group["accuracy"], group["seeds"], group["diverged"]) == (pytest.approx(0.3), 2, 1)
 
@@ -137,7 +105,7 @@ def test_headline_lists_every_partition_and_defence_in_the_order_of_the_grid():
         for defence in ("mean", "krum")
         for partition in ("iid", "alpha_1")
     ]
-    heads = analysis.headline(analysis.comparison(analysis.cells_table(cells), 0.95))
+    heads = analysis.headline(analysis.comparison(analysis.cells_table(cells), SETTINGS))
     names = list(zip(heads["partition"], heads["defence"], strict=True))
     assert names == [("iid", "mean"), ("iid", "krum"), ("alpha_1", "mean"), ("alpha_1", "krum")]
     assert heads[["clean", "attack", "accuracy", "degradation"]].iloc[0].to_list() == [0.9, "ipm", 0.4, 0.5]
@@ -170,44 +138,3 @@ def test_wide_curves_have_a_column_a_defence():
     )
     assert list(tables) == ["iid.none", "iid.ipm"]
     assert tables["iid.none"].to_dict("list") == {"steps_done": [0, 6], "mean": [0.0, 0.8], "krum": [0.0, 0.6]}
-
-
-def test_summary_holds_grid_and_search():
-    grid = records({("none", "mean"): [0.9, 0.9], ("ipm", "mean"): [0.5, 0.4], ("none", "krum"): [0.8, 0.8]})
-    search = search_tables(
-        [study("ipm", defences=("mean",)), study("b", "breakdown", defences=("mean",))], ["mean"], 5, 0.95
-    )
-    tables = analysis.tabulate(grid, search, 0.95)
-    rows = analysis.summary_rows(tables, "iid")
-    found = row_of(search.confirmed, study="ipm", candidate="found")
-    assert rows["iid.mean"] == {
-        "clean": 0.9,
-        "clean_half_width": 0.0,
-        "worst_attack": "ipm",
-        "accuracy": 0.45,
-        "accuracy_half_width": 0.6353,
-        "degradation": 0.45,
-        "half_width": 0.6353,
-        "found_attack": "ipm",
-        "found_strength": analysis.plain(found["strength"]),
-        "found_accuracy": analysis.plain(found["accuracy"]),
-        "found_accuracy_half_width": analysis.plain(found["accuracy_half_width"]),
-        "found_degradation": analysis.plain(found["degradation"]),
-        "found_half_width": analysis.plain(found["degradation_half_width"]),
-    }
-    assert "found_attack" not in rows["iid.krum"]
-    summary = analysis.summary(rows, search)
-    assert summary["grid"]["iid"]["mean"] == rows["iid.mean"]
-    assert set(summary["search"]) == {"ipm"}  # a breakdown is a curve, not a number
-    row = summary["search"]["ipm"]["mean"]
-    assert row["difference"] == pytest.approx(row["found_degradation"] - row["literature_degradation"], rel=2e-3)
-    assert row["significant"] is True
-
-
-def test_summary_without_a_search_or_a_second_seed():
-    tables = analysis.tabulate(records({("none", "krum"): [0.9], ("ipm", "krum"): [0.5]}), None, 0.95)
-    rows = analysis.summary_rows(tables, "iid")
-    accuracies = {"clean": 0.9, "worst_attack": "ipm", "accuracy": 0.5, "degradation": 0.4}
-    unknown = {"clean_half_width": None, "accuracy_half_width": None, "half_width": None}
-    assert rows == {"iid.krum": {**accuracies, **unknown}}
-    assert analysis.summary(rows, tables.search) == {"grid": {"iid": {"krum": rows["iid.krum"]}}}

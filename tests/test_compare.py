@@ -130,7 +130,7 @@ def test_exit_code_and_count(path, changes, title, code, project):
     assert printed.out.splitlines()[-1] == f"compare: {head}: 4 of 5 rows identical to HEAD ({title}: 1)"
 
 
-def test_the_grid_has_short_names_for_the_half_widths_of_degradations(project):
+def test_every_accuracy_of_the_grid_has_its_own_interval(project):
     inside = {"degradation": 0.35, "found_degradation": 0.67, "found_accuracy": 0.35}
     write_results(project, changed("grid.iid.krum", inside))
     assert run(project)[0] == 0

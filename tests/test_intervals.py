@@ -1,13 +1,12 @@
-"""Intervals and tests against printed tables, scipy and hand computation."""
+"""Intervals against printed tables, scipy and hand computation."""
 
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from pipeline.report.intervals import holm, mean_of_all, p_greater, t_half_width
+from pipeline.report.intervals import binomial_error, clopper_pearson, mean_of_all, t_half_width
 
 
 @pytest.mark.parametrize(
@@ -24,52 +23,33 @@ def test_t_half_width_of_printed_tables(values, confidence, expected):
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, math.nan, 2.0], [1.0, math.inf]])
-def test_no_half_width_and_no_p_value_without_two_finite_values(values):
+def test_no_half_width_without_two_finite_values(values):
     assert math.isnan(t_half_width(values, 0.95))
-    assert math.isnan(p_greater(values))
 
 
 def test_a_mean_does_not_leave_out_a_value_that_is_not_finite():
+    assert math.isnan(mean_of_all(pd.Series([], dtype=float)))
     assert mean_of_all(pd.Series([1.0, 2.0])) == 1.5
     assert math.isnan(mean_of_all(pd.Series([1.0, math.nan])))
 
 
-def test_p_value_of_a_printed_table():
-    """With 4 degrees of freedom t = 2.132 has 5 % above it, and t = 3.747 has 1 %."""
-    unit = np.array([-2, -1, 0, 1, 2]) / math.sqrt(2.5) * math.sqrt(5)  # mean 0, standard error 1
-    assert p_greater(unit + 2.131847) == pytest.approx(0.05, abs=1e-6)
-    assert p_greater(unit + 3.746947) == pytest.approx(0.01, abs=1e-6)
+@pytest.mark.parametrize(
+    ("hits", "runs", "low", "high"),
+    [(0, 10, 0.0, 0.3085), (1, 10, 0.0025, 0.4450), (5, 10, 0.1871, 0.8129), (10, 10, 0.6915, 1.0), (0, 0, 0.0, 1.0)],
+)
+def test_clopper_pearson_of_printed_tables(hits, runs, low, high):
+    assert clopper_pearson(hits, runs, 0.95) == pytest.approx((low, high), abs=5e-5)
 
 
-@pytest.mark.parametrize("shift", [-0.1, 0.0, 0.03, 0.2])
-def test_p_value_is_that_of_scipys_paired_test(shift):
-    literature, noise = np.random.default_rng(0).normal(size=(2, 5))
-    found = literature + 0.1 * noise + shift
-    expected = stats.ttest_rel(found, literature, alternative="greater").pvalue
-    assert p_greater(found - literature) == pytest.approx(expected, rel=1e-9)
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
+def test_clopper_pearson_is_that_of_scipy(confidence):
+    for runs in (1, 5, 20):
+        for hits in range(runs + 1):
+            expected = stats.binomtest(hits, runs).proportion_ci(confidence, method="exact")
+            assert clopper_pearson(hits, runs, confidence) == pytest.approx((expected.low, expected.high))
 
 
-def test_equal_differences_have_the_p_value_of_the_sign_test():
-    gained = np.array([0.9, 0.7, 0.3, 0.2, 0.5]) - np.array([0.8, 0.6, 0.2, 0.1, 0.4])  # 0.1 but for rounding
-    assert gained.std() > 0
-    assert p_greater(gained) == 1 / 32
-    assert p_greater([0.0] * 5) == 1
-    assert p_greater([-0.1] * 5) == 1
-
-
-def test_holm_by_hand():
-    """Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1; the last may not fall below the one before."""
-    assert holm([0.01, 0.04, 0.005, 0.03]) == pytest.approx([0.03, 0.06, 0.02, 0.06])
-
-
-def test_holm_is_cut_at_one_and_counts_only_what_was_tested():
-    assert holm([0.6, 0.7]).tolist() == [1, 1]
-    np.testing.assert_allclose(holm([math.nan, 0.02, math.nan, 0.01]), [math.nan, 0.02, math.nan, 0.02])
-    assert holm([]).tolist() == []
-
-
-def test_holm_is_never_below_the_p_value_nor_above_bonferronis():
-    p = np.random.default_rng(1).uniform(size=50) ** 3
-    assert (holm(p) >= p).all()
-    assert (holm(p) <= np.minimum(1, 50 * p) + 1e-12).all()
-    assert holm(p).min() == pytest.approx(50 * p.min())
+def test_the_test_sets_own_error():
+    """3600 images, half of them right: a standard deviation of 30 images."""
+    assert binomial_error(0.5, 3600) == pytest.approx(30 / 3600)
+    assert binomial_error(1.0, 360) == 0

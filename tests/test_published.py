@@ -63,8 +63,8 @@ def test_a_missing_file_is_told(tmp_path):
 
 def ours(**columns):
     names = {"attack": ["ipm", "alie", "alie"], "defence": ["mean", "krum", "mean"], "partition": ["iid"] * 3}
-    numbers = {"accuracy": [0.95, 0.5, 0.1], "accuracy_half_width": [0.01, 0.02, 0.03], "seeds": [5, 5, 5]}
-    return pd.DataFrame({**names, **numbers, **columns})
+    numbers = {"accuracy": [0.95, 0.5, 0.1], "accuracy_half_width": [0.01, 0.02, 0.03], "seeds": [5, 6, 7]}
+    return pd.DataFrame({**names, **numbers, "unconverged": [False, True, False], **columns})
 
 
 def test_ours_stands_beside_the_published_row_of_the_same_names(tmp_path):
@@ -73,7 +73,9 @@ def test_ours_stands_beside_the_published_row_of_the_same_names(tmp_path):
     assert table["ours"].tolist() == pytest.approx([0.5, 0.95, math.nan], nan_ok=True)
     assert table["ours_half_width"].tolist() == pytest.approx([0.02, 0.01, math.nan], nan_ok=True)
     assert table["difference"].tolist() == pytest.approx([-0.2888, 0.05, math.nan], nan_ok=True)
-    columns = ["published", "published_sd", "ours", "ours_half_width", "difference", "reference"]
+    assert table["unconverged"].tolist()[:2] == [True, False]
+    ours_columns = ["ours", "ours_half_width", "seeds", "unconverged"]
+    columns = ["published", "published_sd", *ours_columns, "difference", "reference"]
     assert table.columns.tolist() == ["attack", "defence", "partition", *columns]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
-from searched import DEFENCES, studies, study
+from searched import DEFENCES, SETTINGS, studies, study
 
 from pipeline.report.figures import search_confirmed, search_trials
 from pipeline.report.figures.search_trials import Axis
@@ -26,7 +26,7 @@ def made():
 
 @pytest.fixture(scope="module")
 def tables(made):
-    return search_tables(made, DEFENCES, 5, 0.95)
+    return search_tables(made, DEFENCES, 5, SETTINGS)
 
 
 def of(table, name):
@@ -99,7 +99,7 @@ def test_only_trials_that_differ_in_nothing_else_are_joined(made):
             confirmation=made[1].confirmation.assign(parameters=again),
             transfer=None,
         )
-        tables = search_tables([mixed], DEFENCES, 5, 0.95)
+        tables = search_tables([mixed], DEFENCES, 5, SETTINGS)
         figure = search_trials.strengths(tables.trials, tables.confirmed, STRENGTH, "title", STYLES)
         axes = panel(figure, "mean")
         assert len(axes.collections) - 2 == len(curves)  # bands, beside the error bars of two candidates
@@ -168,7 +168,7 @@ def test_one_seed_draws_without_intervals():
         confirmation=single.confirmation[single.confirmation["seed"] == 200],
         transfer=single.transfer[single.transfer["seed"] == 200],
     )
-    tables = search_tables([only], DEFENCES, 5, 0.95)
+    tables = search_tables([only], DEFENCES, 5, SETTINGS)
     drawn = draw_search(tables, [only], "alpha_03", CONTEXT)
     for figure in [figure for named in drawn.values() for figure in named.values()]:
         figure.draw_without_rendering()

@@ -1,74 +1,52 @@
 """From the results of the grid to tables: pure functions of records, with Student-t intervals over seeds.
 
 Accuracies and degradations are fractions. A degradation is the clean accuracy of the same defence, partition and seed
-minus the attacked one; its interval is that of the paired differences. Tables keep the order of the grid.
+minus the attacked one; the degradation against the honest workers alone takes the accuracy that these reach by
+themselves. Intervals are those of the paired differences. Tables keep the order of the grid.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.attacks import TunableAttack
-from pipeline.report.intervals import mean_of_all, over_seeds, t_half_width
-from pipeline.report.search_tables import CELL, SearchTables
+from pipeline.report.intervals import over_seeds
+from pipeline.report.outcomes import against_alone, outcomes
+from pipeline.runs.params import Analysis
 from pipeline.runs.store import Record
 from pipeline.simulator.metrics import FINAL_METRICS
 
 CLEAN = "none"
 GROUP = ["attack", "defence", "partition"]
 PAIR = ["defence", "partition", "seed"]
-HEADLINE_COLUMNS = {
-    "clean": "clean",
-    "clean_half_width": "clean_half_width",
-    "worst_attack": "attack",
-    "accuracy": "accuracy",
-    "accuracy_half_width": "accuracy_half_width",
-    "degradation": "degradation",
-    "half_width": "degradation_half_width",
-}
-FOUND_COLUMNS = {
-    "found_attack": "attack",
-    "found_strength": "strength",
-    "found_accuracy": "accuracy",
-    "found_accuracy_half_width": "accuracy_half_width",
-    "found_degradation": "degradation",
-    "found_half_width": "degradation_half_width",
-}
+MEASURED = {"test_accuracy": "accuracy"}
 
 
-@dataclass(frozen=True)
-class Tables:
-    """All tables.
-
-    Attributes:
-        cells: Of :func:`cells_table`.
-        compared: Of :func:`comparison`.
-        heads: Of :func:`headline`.
-        measured: Of :func:`curves`.
-        search: None where nothing is searched.
-    """
-
-    cells: pd.DataFrame
-    compared: pd.DataFrame
-    heads: pd.DataFrame
-    measured: pd.DataFrame
-    search: SearchTables | None
-
-
-def cells_table(records: Iterable[Record]) -> pd.DataFrame:
-    """Return one row per cell: names, seed, strength, ``FINAL_METRICS``, and the degradation on test data.
+def cells_table(records: Iterable[Record], alone: Sequence[Record] = ()) -> pd.DataFrame:
+    """Return one row per cell: names, seed, strength, ``FINAL_METRICS``, and both degradations on test data.
 
     Strength is NaN for an attack that has none.
+
+    Args:
+        records: Of the grid.
+        alone: Of training with the honest workers alone; ``alone_degradation`` is NaN for a seed without one.
     """
     cells = pd.DataFrame([_cell_row(record) for record in records])
     clean = cells[cells["attack"] == CLEAN].set_index(PAIR)["test_accuracy"]
     reference = clean.reindex(pd.MultiIndex.from_frame(cells[PAIR])).to_numpy()
-    return cells.assign(degradation=reference - cells["test_accuracy"])
+    return cells.assign(
+        degradation=reference - cells["test_accuracy"],
+        alone_degradation=against_alone(cells.rename(columns=MEASURED), alone_runs(alone)),
+    )
+
+
+def alone_runs(alone: Sequence[Record]) -> pd.DataFrame:
+    """Return ``partition``, ``seed`` and test ``accuracy`` of the runs of honest workers alone."""
+    rows = [(record.planned.partition, record.planned.cell.seed, record.final["test_accuracy"]) for record in alone]
+    return pd.DataFrame(rows, columns=["partition", "seed", "accuracy"])
 
 
 def _cell_row(record: Record) -> dict[str, Any]:
@@ -80,19 +58,9 @@ def _cell_row(record: Record) -> dict[str, Any]:
     return {**names, "seed": planned.cell.seed, "strength": strength, **final, "diverged": int(final["diverged"])}
 
 
-def comparison(cells: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Return one row per (attack, defence, partition): test accuracy and degradation over the seeds of ``cells``."""
-    compared: pd.DataFrame = cells.groupby(GROUP, sort=False).agg(
-        accuracy=("test_accuracy", mean_of_all),
-        accuracy_sd=("test_accuracy", "std"),
-        accuracy_half_width=("test_accuracy", partial(t_half_width, confidence=confidence)),
-        accuracy_min=("test_accuracy", "min"),
-        accuracy_max=("test_accuracy", "max"),
-        seeds=("seed", "count"),
-        diverged=("diverged", "sum"),
-        **over_seeds("degradation", "degradation", confidence),
-    )
-    return compared.reset_index()
+def comparison(cells: pd.DataFrame, settings: Analysis) -> pd.DataFrame:
+    """Return one row per (attack, defence, partition) with the ``OUTCOME`` of its runs on test data."""
+    return outcomes(cells.rename(columns=MEASURED), GROUP, settings)
 
 
 def worst_attacks(compared: pd.DataFrame) -> pd.DataFrame:
@@ -103,13 +71,11 @@ def worst_attacks(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def headline(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per (partition, defence): clean accuracy, the worst attack of the grid, and what it does."""
+    """Return one row per (partition, defence): clean accuracy, and the row of ``compared`` of its worst attack."""
     clean = compared[compared["attack"] == CLEAN]
     clean = pd.concat([rows for _, rows in clean.groupby("partition", sort=False)])
     clean = clean.rename(columns={"accuracy": "clean", "accuracy_half_width": "clean_half_width"})
-    worst = worst_attacks(compared)[
-        [*GROUP, "accuracy", "accuracy_half_width", "degradation", "degradation_half_width"]
-    ]
+    worst = worst_attacks(compared).drop(columns="accuracy_sd")
     columns = ["partition", "defence", "clean", "clean_half_width"]
     return clean[columns].merge(worst, how="left", on=["partition", "defence"])
 
@@ -146,44 +112,6 @@ def wide_curves(measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return tables
 
 
-def summary_rows(tables: Tables, partition: str) -> dict[str, dict[str, Any]]:
-    """Return ``<partition>.<defence>`` -> the few numbers that sum it up; ``partition`` is the searched one."""
-    rows = {
-        f"{row['partition']}.{row['defence']}": {new: plain(row[old]) for new, old in HEADLINE_COLUMNS.items()}
-        for row in tables.heads.to_dict("records")
-    }
-    for row in tables.search.worst["found"].to_dict("records") if tables.search else []:
-        of_grid = rows.get(f"{partition}.{row['defence']}", {})
-        of_grid.update({new: plain(row[old]) for new, old in FOUND_COLUMNS.items()})
-    return rows
-
-
-def summary(rows: Mapping[str, Any], search: SearchTables | None) -> dict[str, Any]:
-    """Return ``rows`` of :func:`summary_rows` by partition and defence, and the search by study and defence."""
-    nested: dict[str, Any] = {"grid": {}}
-    for name, row in rows.items():
-        partition, defence = name.split(".")
-        nested["grid"].setdefault(partition, {})[defence] = row
-    for row in search.at_threat.to_dict("records") if search else []:
-        numbers = {str(name): plain(value) for name, value in row.items() if name not in CELL}
-        nested.setdefault("search", {}).setdefault(row["study"], {})[row["defence"]] = numbers
-    return nested
-
-
-def plain(value: Any) -> Any:
-    """Return a number with four significant digits, None for one that is not finite, anything else as it is."""
-    if not isinstance(value, float):
-        return value
-    return float(f"{value:.4g}") if math.isfinite(value) else None
-
-
 def overrun(records: Iterable[Record], tolerated: int) -> float:
     """Return the share of the rounds in which more than ``tolerated`` Byzantine workers took part."""
     return float(np.mean([record.steps["byzantine_workers"] > tolerated for record in records]))
-
-
-def tabulate(records: Sequence[Record], search: SearchTables | None, confidence: float) -> Tables:
-    """Return all tables."""
-    cells = cells_table(records)
-    compared = comparison(cells, confidence)
-    return Tables(cells, compared, headline(compared), curves(records, confidence), search)

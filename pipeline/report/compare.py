@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline.core.errors import UserError
 from pipeline.report import computed_on
-from pipeline.report.intervals import SAME
+from pipeline.report.paired import SAME
 from pipeline.report.result_rows import Key, Row, Rows, Side, opened, read_both
 from pipeline.runs import params
 
@@ -25,7 +25,15 @@ IDENTICAL, SAME_ACCURACY, WITHIN = "identical", "same accuracy", "within the int
 OUTSIDE, ANOTHER_ATTACK = "outside", "another attack found"
 ONLY_HERE, ONLY_THERE = "only here", "only there"
 TITLES = (IDENTICAL, SAME_ACCURACY, WITHIN, OUTSIDE, ANOTHER_ATTACK, ONLY_HERE, ONLY_THERE)
-ACCURACIES = {"accuracy", "clean", "degradation", "difference", "lost", "own"}  # the last word of a column's name
+ACCURACIES = {
+    "accuracy",
+    "clean",
+    "degradation",
+    "difference",
+    "gain",
+    "lost",
+    "own",
+}  # the last word of a column's name
 
 
 @dataclass(frozen=True)

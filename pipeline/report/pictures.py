@@ -8,8 +8,10 @@ from matplotlib.figure import Figure
 from pipeline.data.dataset import Dataset
 from pipeline.report import heterogeneity
 from pipeline.report.figures import grid, search_confirmed, search_trials
+from pipeline.report.figures.distributions import distributions
 from pipeline.report.figures.partitions import label_map
 from pipeline.report.figures.style import FigureContext, line_styles
+from pipeline.report.figures.tuning import learning_rates
 from pipeline.report.findings import Findings
 from pipeline.report.search_results import StudyResult
 from pipeline.report.search_tables import SearchTables
@@ -26,6 +28,13 @@ def draw(params: Params, data: Dataset, findings: Findings) -> dict[str, Figures
     drawn: dict[str, Figures] = {
         "labels": draw_labels(params, data),
         "heatmap": {f"heatmap.{name}": grid.heatmap(tables.compared, name, context) for name in partitions},
+        "distributions": {
+            f"distributions.{name}": distributions(
+                tables.cells, tables.compared, name, params.analysis.collapse, context
+            )
+            for name in partitions
+        },
+        "tuning": {} if tables.tuning is None else {"tuning": learning_rates(tables.tuning, context)},
         "curves": {f"curves.{name}": grid.learning_curves(tables.measured, name, context) for name in partitions},
     }
     searched = draw_search(tables.search, findings.studies, params.search.partition, context) if tables.search else {}
@@ -71,11 +80,11 @@ def _strengths(
     ((attack, space),) = study.description["spaces"].items()
     ranges = sorted((name for name, entry in space.items() if "low" in entry), key=lambda name: name != "strength")
     title = context.title(f"Study {study.name}", partition)
-    trials, confirmed = _of(search.trials, study), _of(search.confirmed, study)
+    trials, confirmed, found = (_of(table, study) for table in (search.trials, search.confirmed, search.ranges))
     for parameter in ranges:
         suffix = "" if parameter == ranges[0] else f".{parameter}"
         axis = search_trials.Axis(parameter, f"{parameter} of {attack}", space[parameter]["log"])
-        figure = search_trials.strengths(trials, confirmed, axis, title, context.styles)
+        figure = search_trials.strengths(trials, confirmed, found, axis, title, context.styles)
         yield f"strength.{study.name}{suffix}", figure
 
 

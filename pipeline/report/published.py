@@ -70,17 +70,20 @@ def beside(published: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per published row, in order: ``GROUP``, ``published``, ``published_sd``, ``ours``,
-        ``ours_half_width``, ``difference`` (ours minus published) and ``reference``; NaN where it was not trained here.
+        ``ours_half_width``, ``seeds``, ``unconverged``, ``difference`` (ours minus published) and ``reference``; NaN
+        where it was not trained here.
 
     Example:
         >>> names = {"attack": ["alie"], "defence": ["krum"], "partition": ["iid"]}
         >>> theirs = pd.DataFrame({**names, "published": [0.5], "published_sd": [0.1], "reference": ["table 1"]})
-        >>> ours = pd.DataFrame({**names, "accuracy": [0.75], "accuracy_half_width": [0.02]})
+        >>> numbers = {"accuracy": [0.75], "accuracy_half_width": [0.02], "seeds": [5], "unconverged": [False]}
+        >>> ours = pd.DataFrame({**names, **numbers})
         >>> float(beside(theirs, ours)["difference"].iloc[0])
         0.25
     """
-    measured = compared[[*GROUP, "accuracy", "accuracy_half_width"]]
+    measured = compared[[*GROUP, "seeds", "accuracy", "accuracy_half_width", "unconverged"]]
     measured = measured.rename(columns={"accuracy": "ours", "accuracy_half_width": "ours_half_width"})
     both = published.merge(measured, how="left", on=GROUP)
     both["difference"] = both["ours"] - both["published"]
-    return both[[*GROUP, "published", "published_sd", "ours", "ours_half_width", "difference", "reference"]]
+    ours = ["ours", "ours_half_width", "seeds", "unconverged"]
+    return both[[*GROUP, "published", "published_sd", *ours, "difference", "reference"]]

@@ -10,13 +10,13 @@ from pipeline.core.files import write_json, write_text
 from pipeline.core.paths import CACHE, DATASET
 from pipeline.data import dataset
 from pipeline.data.dataset import Dataset
-from pipeline.report import analysis
+from pipeline.report import analysis, summary
 from pipeline.report.figures import optuna_plots
 from pipeline.report.figures.style import save
 from pipeline.report.findings import Findings, find
 from pipeline.report.pictures import draw
 from pipeline.report.report_text import report
-from pipeline.report.search_tables import search_files
+from pipeline.report.tables import table_files
 from pipeline.runs.params import Params
 
 
@@ -29,10 +29,10 @@ def analyse(root: Path, params: Params) -> None:
     """
     data = dataset.load(root / DATASET)
     findings = find(root, params, data)
-    rows = analysis.summary_rows(findings.tables, params.search.partition)
-    write_json(root / "results" / "summary.json", analysis.summary(rows, findings.tables.search))
+    rows = summary.grid_rows(findings.tables, params.search.partition)
+    write_json(root / "results" / "summary.json", summary.summary(rows, findings.tables))
     with _whole_folder(root, root / "results" / "metrics") as folder:
-        for name, row in rows.items():
+        for name, row in summary.metrics(rows).items():
             write_json(folder / f"{name}.json", row)
     with _whole_folder(root, root / "reports") as folder:
         write(folder, params, data, findings)
@@ -65,11 +65,9 @@ def write(folder: Path, params: Params, data: Dataset, findings: Findings) -> No
 
 
 def _write_tables(folder: Path, findings: Findings) -> None:
-    tables = findings.tables
-    named = {"cells": tables.cells, "comparison": tables.compared, "curves": tables.measured}
-    named |= {"partitions": findings.partitions}
+    named = {**table_files(findings.tables), "partitions": findings.partitions}
     named |= {} if findings.published is None else {"published": findings.published}
-    named |= search_files(tables.search) if tables.search else {}
-    named |= {f"plots/{name}": wide for name, wide in analysis.wide_curves(tables.measured).items()}
+    curves = analysis.wide_curves(findings.tables.measured)
+    named |= {f"plots/{name}": wide for name, wide in curves.items()}
     for name, table in named.items():
         write_text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.6g", lineterminator="\n"))

@@ -2,7 +2,7 @@
 
 A row is one of ``results/summary.json``, a file of ``results/metrics`` or, where both sides have ``reports/``, a row of
 one of its ``TABLES``. Left out are the trials, which say how a search went and not what it found, and the tables that
-repeat numbers of others (pareto, breakdown, published, plots).
+repeat numbers of others (worst_cases, pareto, breakdown, published, plots).
 """
 
 import csv
@@ -35,10 +35,13 @@ TABLES = {
     "confirmation.csv": ("study", "defence", "byzantine", "candidate"),
     "literature_and_found.csv": ("study", "defence", "byzantine"),
     "transfer.csv": ("study", "from_defence", "to_defence"),
+    "ranges.csv": ("study", "defence", "byzantine"),
+    "pairs.csv": ("partition", "attacks", "defence", "other"),
+    "prolonged.csv": ("defence", "partition"),
+    "tuned.csv": ("defence",),
+    "theory.csv": ("partition", "defence"),
     "partitions.csv": ("partition",),
 }
-# The summary's short names; any other half width is named after its number.
-FULL_NAMES = {"half_width": "degradation_half_width", "found_half_width": "found_degradation_half_width"}
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,7 @@ def _results(side: Side) -> Rows:
     }
     for path in sorted((side.folder / "results" / "metrics").glob("*.json")):
         rows["metrics", path.stem] = _json(side, path.relative_to(side.folder), Row)
-    return {key: {FULL_NAMES.get(name, name): _number(row[name]) for name in row} for key, row in rows.items()}
+    return {key: {name: _number(value) for name, value in row.items()} for key, row in rows.items()}
 
 
 def _json(side: Side, name: Path, kind: Any) -> Any:

@@ -1,4 +1,4 @@
-"""From the studies of the search to tables: pure functions, with Student-t intervals and paired tests over seeds.
+"""From the studies of the search to tables: pure functions, with t-intervals and paired sign-flip tests over seeds.
 
 Degradations are fractions: the clean accuracy of the same defence and seed minus the attacked one. Candidates of one
 defence share their seeds, so every difference is paired. ``byzantine`` is b and in mode breakdown also the tolerated f.
@@ -6,19 +6,24 @@ defence share their seeds, so every difference is paired. ``byzantine`` is b and
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from pipeline.report.intervals import holm, mean_of_all, over_seeds, p_greater, t_half_width
+from pipeline.report.intervals import mean_of_all, over_seeds, t_half_width
+from pipeline.report.outcomes import OUTCOME, against_alone, outcomes
+from pipeline.report.paired import holm, p_greater
+from pipeline.report.ranges import ranges_table
 from pipeline.report.search_results import StudyResult
+from pipeline.runs.params import Analysis
 from pipeline.search.pareto import non_dominated
 
 CELL = ["study", "mode", "defence", "byzantine"]
 WHAT = ["attack", "parameters", "strength"]
 EFFECT = ["degradation", "degradation_half_width"]
+FLAGGED = ["flagged", "flagged_half_width"]
 LITERATURE, FOUND = "literature", "found"
 
 
@@ -35,6 +40,7 @@ class SearchTables:
         front: Of :func:`pareto_front`; empty where no study is in mode stealth.
         breakdown: Of :func:`breakdown_curves`; empty where no study is in mode breakdown.
         transfer: Of :func:`transfer_table`; empty where no strength was transferred.
+        ranges: Of :func:`pipeline.report.ranges.ranges_table`.
     """
 
     trials: pd.DataFrame
@@ -45,10 +51,18 @@ class SearchTables:
     front: pd.DataFrame
     breakdown: pd.DataFrame
     transfer: pd.DataFrame
+    ranges: pd.DataFrame
+
+
+NO_RUNS = pd.DataFrame({"partition": [], "seed": [], "accuracy": []})
 
 
 def search_tables(
-    studies: Sequence[StudyResult], defences: Sequence[str], byzantine: int, confidence: float
+    studies: Sequence[StudyResult],
+    defences: Sequence[str],
+    byzantine: int,
+    settings: Analysis,
+    alone: pd.DataFrame = NO_RUNS,
 ) -> SearchTables:
     """Return all tables of at least one study; intervals at ``confidence``, tests at level 1 - ``confidence``.
 
@@ -56,12 +70,15 @@ def search_tables(
         studies: All studies: the test is adjusted over all of them.
         defences: The order of the rows.
         byzantine: b of the threat.
-        confidence: In (0, 1).
+        settings: Of params.yaml.
+        alone: Of :func:`pipeline.report.analysis.alone_runs`.
     """
     studies = [in_order(study, defences) for study in studies]
-    trials, confirmed = trials_table(studies, confidence), confirmation_table(studies, confidence)
-    compared = literature_and_found(studies, confirmed, confidence)
-    at_b = at_threat(confirmed, byzantine)
+    confidence = settings.confidence
+    trials, ranges = trials_table(studies, confidence), ranges_table(studies, confidence)
+    confirmed = confirmation_table(studies, settings, alone)
+    compared = literature_and_found(studies, confirmed, ranges, confidence)
+    at_b = at_threat(confirmed, byzantine).merge(ranges[[*CELL, "range"]], how="left", on=CELL)
     return SearchTables(
         trials,
         confirmed,
@@ -71,6 +88,7 @@ def search_tables(
         pareto_front(trials, confirmed),
         breakdown_curves(confirmed),
         transfer_table(studies, confidence),
+        ranges,
     )
 
 
@@ -83,6 +101,7 @@ def search_files(tables: SearchTables) -> dict[str, pd.DataFrame]:
         "pareto": tables.front,
         "breakdown": tables.breakdown,
         "transfer": tables.transfer,
+        "ranges": tables.ranges,
     }
     return {name: table for name, table in named.items() if not table.empty}
 
@@ -108,22 +127,27 @@ def trials_table(studies: Sequence[StudyResult], confidence: float) -> pd.DataFr
     return _over_seeds(rows, [*CELL, "trial", "origin", *WHAT], confidence)
 
 
-def confirmation_table(studies: Sequence[StudyResult], confidence: float) -> pd.DataFrame:
-    """Return one row per (study, defence, byzantine, candidate), measured on test data with fresh seeds."""
+def confirmation_table(studies: Sequence[StudyResult], settings: Analysis, alone: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per (study, defence, byzantine, candidate) with its ``OUTCOME`` on test data with fresh seeds."""
     rows = pd.concat([_named(study, study.confirmation) for study in studies], ignore_index=True)
-    return _over_seeds(rows, [*CELL, "candidate", "trial", *WHAT], confidence)
+    runs = rows.rename(columns={"attacked_accuracy": "accuracy"})
+    runs["alone_degradation"] = against_alone(runs, alone)
+    keys = [*CELL, "candidate", "trial", *WHAT]
+    shared = _over_seeds(rows, keys, settings.confidence)[["clean", "clean_half_width", *FLAGGED]]
+    return pd.concat([outcomes(runs, keys, settings)[[*keys, *OUTCOME]], shared], axis=1)
 
 
 def _named(study: StudyResult, table: pd.DataFrame) -> pd.DataFrame:
     strength = [json.loads(parameters).get("strength", math.nan) for parameters in table["parameters"]]
-    return table.assign(study=study.name, mode=study.description["mode"], strength=strength)
+    names = {"study": study.name, "mode": study.description["mode"], "partition": study.description["partition"]}
+    return table.assign(**names, strength=strength)
 
 
 def _over_seeds(rows: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
     measured: pd.DataFrame = rows.groupby(keys, sort=False, dropna=False).agg(
         seeds=("seed", "count"),
         diverged=("diverged", "sum"),
-        clean=("clean_accuracy", mean_of_all),
+        **over_seeds("clean", "clean_accuracy", confidence),
         **over_seeds("accuracy", "attacked_accuracy", confidence),
         **over_seeds("degradation", "degradation", confidence),
         **over_seeds("flagged", "flagged", confidence),
@@ -131,18 +155,22 @@ def _over_seeds(rows: pd.DataFrame, keys: list[str], confidence: float) -> pd.Da
     return measured.reset_index()
 
 
-def literature_and_found(studies: Sequence[StudyResult], confirmed: pd.DataFrame, confidence: float) -> pd.DataFrame:
+def literature_and_found(
+    studies: Sequence[StudyResult], confirmed: pd.DataFrame, ranges: pd.DataFrame, confidence: float
+) -> pd.DataFrame:
     """Return one row per (study, defence, byzantine > 0) for which an attack was found.
 
     ``difference`` is the degradation of the found attack minus that of the literature's, paired by seed, with its
-    t-interval. ``p`` is that of the one-sided paired t-test, ``p_adjusted`` the same after Holm's adjustment over all
+    t-interval. ``p`` is that of the one-sided sign-flip test, ``p_adjusted`` the same after Holm's adjustment over all
     rows, and ``significant`` says whether the latter is at most 1 - ``confidence``. Where the literature gives no
-    strength, its columns and the difference are NaN and ``significant`` is False.
+    strength, its columns and the difference are NaN and ``significant`` is False. ``found_range`` is that of
+    ``ranges``, NaN where several parameters were searched.
     """
     both = _side(confirmed, LITERATURE).merge(_side(confirmed, FOUND), how="right", on=CELL)
     differences = [row for study in studies for row in _differences(study, confidence)]
     paired = pd.DataFrame(differences, columns=[*CELL, "difference", "difference_half_width", "p"])
-    table = both.merge(paired, on=CELL)
+    known = ranges[[*CELL, "range"]].rename(columns={"range": "found_range"})
+    table = both.merge(known, how="left", on=CELL).merge(paired, on=CELL)
     table["p_adjusted"] = holm(table["p"])
     table["significant"] = table["p_adjusted"] <= 1 - confidence
     return table
@@ -179,6 +207,12 @@ def worst_confirmed(confirmed: pd.DataFrame, candidate: str) -> pd.DataFrame:
     """Return, for each defence, the row of the study whose ``candidate`` degrades it most on test data."""
     rows = confirmed[confirmed["candidate"] == candidate]
     return rows.loc[rows.groupby("defence", sort=False)["degradation"].idxmax()].reset_index(drop=True)
+
+
+def worst_of_each(worst: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return, for each defence, the row of ``SearchTables.worst`` with the lowest accuracy, of whichever candidate."""
+    both = pd.concat([worst[FOUND], worst[LITERATURE]], ignore_index=True)
+    return both.loc[both.groupby("defence", sort=False)["accuracy"].idxmin()].reset_index(drop=True)
 
 
 def pareto_front(trials: pd.DataFrame, confirmed: pd.DataFrame) -> pd.DataFrame:

@@ -15,10 +15,8 @@ Row = dict[Any, Any]
 
 def search_context(search: SearchTables, studies: Sequence[StudyResult]) -> dict[str, Any]:
     """Return the variables of the template; what there is nothing of is an empty list."""
-    costliest = worst(search)
     return {
-        "worst": costliest,
-        "best": max(costliest, key=lambda row: float(row[FOUND]["accuracy"]), default=None),
+        "worst": worst(search),
         "compared": compared(search, studies),
         "comparisons": int(search.compared["p"].notna().sum()),
         "furthest": furthest(search),

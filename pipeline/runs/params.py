@@ -100,8 +100,8 @@ class Search(Schema):
 class Analysis(Schema):
     """How results are summarised."""
 
-    confidence: float = Field(gt=0, lt=1, description="of the Student-t intervals over seeds")
-    half_width: float = Field(gt=0, description="of these intervals of test accuracy, at which no seeds are added")
+    confidence: float = Field(gt=0, lt=1, description="of all intervals; tests have the level 1 - confidence")
+    half_width: float = Field(gt=0, lt=1, description="aimed at for mean test accuracy, and the gain that counts")
     collapse: float = Field(gt=0, lt=1, description="test accuracy below which a run counts as collapsed")
     published: str | None = Field(description="CSV file of published accuracies to set beside ours; null: none")
 

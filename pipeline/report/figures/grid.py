@@ -11,10 +11,11 @@ from matplotlib.image import AxesImage
 from pipeline.report.analysis import worst_attacks
 from pipeline.report.figures.heatmap import coloured, frame, write
 from pipeline.report.figures.style import GREY, FigureContext, band, band_entry, caption, entry, in_house_style, panels
-from pipeline.report.wording import uncertain
+from pipeline.report.wording import UNCONVERGED, uncertain
 
-COMFORTABLE = 7  # attacks beside each other in a heatmap; more of them need narrower text
-DIVERGED = "†"
+COMFORTABLE = 5  # attacks beside each other in a heatmap; more of them need two lines a cell
+UPRIGHT = 7  # and more than these, slanted names
+DIVERGED, COLLAPSED = "‡", "▾"
 CHANCE: dict[str, Any] = {"color": GREY, "linewidth": 0.8, "linestyle": (0, (1, 2))}
 
 
@@ -24,8 +25,8 @@ def heatmap(compared: pd.DataFrame, partition: str, context: FigureContext) -> F
     rows = compared[compared["partition"] == partition]
     defences, attacks = list(rows["defence"].unique()), list(rows["attack"].unique())
     table = rows.pivot(index="defence", columns="attack", values="accuracy").loc[defences, attacks]
-    between, size, rotation = (" ", 7.5, 0) if len(attacks) <= COMFORTABLE else ("\n", 6.5, 30)
-    figure, axes, image = coloured(table, margin=1.4, rotation=rotation)
+    between, size = (" ", 7.5) if len(attacks) <= COMFORTABLE else ("\n", 6.5)
+    figure, axes, image = coloured(table, margin=1.4, rotation=0 if len(attacks) <= UPRIGHT else 30)
     worst = set(worst_attacks(rows)[["defence", "attack"]].itertuples(index=False, name=None))
     for row in rows.to_dict("records"):
         place, framed = _place(table, row), (row["defence"], row["attack"]) in worst
@@ -45,7 +46,8 @@ def _place(table: pd.DataFrame, row: Mapping[Any, Any]) -> tuple[int, int]:
 
 def _cell_text(row: Mapping[Any, Any], between: str) -> str:
     mean, half_width = uncertain(row["accuracy"], row["accuracy_half_width"]).split(" ± ")
-    return f"{mean}{DIVERGED if row['diverged'] else ''}{between}± {half_width}"
+    marks = {UNCONVERGED: row["unconverged"], DIVERGED: row["diverged"], COLLAPSED: row["collapsed"]}
+    return f"{mean}{''.join(mark for mark, holds in marks.items() if holds)}{between}± {half_width}"
 
 
 def _heatmap_key(figure: Figure, image: AxesImage, context: FigureContext) -> None:
@@ -54,7 +56,8 @@ def _heatmap_key(figure: Figure, image: AxesImage, context: FigureContext) -> No
     bar.ax.set_yticks([0, 20, 40, 60, 80, 100])
     figure.supxlabel(
         f"Mean ± half width of the {context.interval}. Frame and bold: the defence's worst attack.\n"
-        f"{DIVERGED}: runs diverged. Chance level: {context.chance_percent} (line in the scale).",
+        f"{COLLAPSED}: some runs collapse. {DIVERGED}: some diverge. {UNCONVERGED}: not shown to have converged. "
+        f"Line in the scale: chance, {context.chance_percent}.",
         fontsize=7.5,
     )
 

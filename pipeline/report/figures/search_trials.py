@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FormatStrFormatter
 
 from pipeline.report.figures.marks import CONFIRMED, DEGRADATION, LIMITS, TRIAL, ZERO, bars, dot, limits, outlined
@@ -26,6 +27,7 @@ from pipeline.report.figures.style import (
 from pipeline.report.search_tables import LITERATURE
 
 DEFAULT: dict[str, Any] = {"color": GREY, "linewidth": 0.9, "linestyle": (0, (6, 2))}
+RANGE: dict[str, Any] = {"color": "#F0E442", "alpha": 0.35, "linewidth": 1.5, "zorder": -1}
 FURTHER = {**DEFAULT, "linestyle": (0, (1.5, 1.5))}
 
 
@@ -40,13 +42,19 @@ class Axis:
 
 @in_house_style
 def strengths(
-    trials: pd.DataFrame, confirmed: pd.DataFrame, axis: Axis, title: str, styles: dict[str, LineStyle]
+    trials: pd.DataFrame,
+    confirmed: pd.DataFrame,
+    ranges: pd.DataFrame,
+    axis: Axis,
+    title: str,
+    styles: dict[str, LineStyle],
 ) -> Figure:
     """Draw degradation against one parameter of one study: one panel per defence, with what was confirmed on test data.
 
     Args:
         trials: Of the study.
         confirmed: Of the study.
+        ranges: Of the study, empty where several parameters have bounds.
         axis: The horizontal one; only trials that differ in nothing else are joined by a line.
         title: Of the figure.
         styles: Of the defences.
@@ -58,12 +66,14 @@ def strengths(
     for axes, defence in zip(grid, defences, strict=True):
         _strength_panel(axes, tried[tried["defence"] == defence], dashes, styles[defence].color)
         _confirmed_marks(axes, rerun[rerun["defence"] == defence])
+        for low, high in ranges[ranges["defence"] == defence][["low", "high"]].to_numpy():
+            axes.axvspan(low, high, **RANGE)
         axes.set_title(defence)
     if axis.log:
         grid[0].set_xscale("log")
         grid[0].xaxis.set_major_formatter(FormatStrFormatter("%g"))
     grid[0].set_ylim(limits(tried, rerun[rerun["candidate"].isin(list(CONFIRMED))]))
-    caption(figure, title, _strength_entries(tried, dashes), columns=3, ylabel=DEGRADATION)
+    caption(figure, title, [*_strength_entries(tried, dashes), *_range_entry(ranges)], columns=3, ylabel=DEGRADATION)
     return figure
 
 
@@ -123,6 +133,10 @@ def _strength_entries(tried: pd.DataFrame, dashes: Mapping[str, Any]) -> list[An
     if len(dashes) > 1:
         entries += [entry(others, color=GREY, linestyle=dash) for others, dash in dashes.items()]
     return entries
+
+
+def _range_entry(ranges: pd.DataFrame) -> list[Patch]:
+    return [] if ranges.empty else [Patch(**RANGE, label="cannot be told from the worst")]
 
 
 @in_house_style
