@@ -4,13 +4,14 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from pipeline.runs.params import Params
 
 CLEAN = "none"
 
 
-def t_half_width(values: Sequence[float], confidence: float) -> float:
+def t_half_width(values: ArrayLike, confidence: float) -> float:
     """Return the half width of the Student-t interval of the mean of ``values``.
 
     NaN for fewer than two values, and where one of them is not finite.
