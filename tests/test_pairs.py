@@ -117,3 +117,11 @@ def test_the_worst_case_is_whichever_hurts_more(searched):
     assert (told["accuracy"], told["seeds"], told["attack"]) == (expected["accuracy"], 12, expected["attack"])
     assert set(worst_cases(heads, search, "other")["source"]) == {"literature"}
     assert set(worst_cases(heads, None, "iid")["source"]) == {"literature"}
+
+
+def test_an_attack_of_the_grid_that_hurts_more_than_what_was_searched_is_told(searched):
+    tables = grid(krum=[0.01, 0.02], mean=[0.9, 0.8])
+    tables.search = searched[1]
+    literature, found = standings(tables, "iid", 0.95)
+    assert (literature["attacks"], literature["lower"]) == ("literature", [])
+    assert [row["defence"] for row in found["lower"]] == ["krum"]

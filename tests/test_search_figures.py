@@ -70,7 +70,7 @@ def test_every_mode_has_its_pictures(made, tables):
 
 def test_strengths_mark_trials_published_and_confirmed_values(tables):
     trials, confirmed = of(tables.trials, "ipm"), of(tables.confirmed, "ipm")
-    figure = search_trials.strengths(trials, confirmed, STRENGTH, "title", STYLES)
+    figure = search_trials.strengths(trials, confirmed, of(tables.ranges, "ipm"), STRENGTH, "title", STYLES)
     axes, own = panel(figure, "krum"), trials[trials["defence"] == "krum"]
     assert axes.get_xscale() == "log"
     vertical = [
@@ -83,7 +83,10 @@ def test_strengths_mark_trials_published_and_confirmed_values(tables):
     )
     assert points(axes, "s") == [pytest.approx((told["strength"], 100 * told["degradation"]))]
     assert points(axes, "*") == [pytest.approx((found["strength"], 100 * found["degradation"]))]
-    assert "further published value" in legend(figure)
+    assert {"further published value", "cannot be told from the worst"} <= set(legend(figure))
+    (shaded,) = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    low, high = of(tables.ranges, "ipm").query("defence == 'krum'")[["low", "high"]].to_numpy()[0]
+    assert (shaded.get_x(), shaded.get_x() + shaded.get_width()) == pytest.approx((low, high))
 
 
 def test_only_trials_that_differ_in_nothing_else_are_joined(made):
@@ -100,7 +103,7 @@ def test_only_trials_that_differ_in_nothing_else_are_joined(made):
             transfer=None,
         )
         tables = search_tables([mixed], DEFENCES, 5, SETTINGS)
-        figure = search_trials.strengths(tables.trials, tables.confirmed, STRENGTH, "title", STYLES)
+        figure = search_trials.strengths(tables.trials, tables.confirmed, tables.ranges, STRENGTH, "title", STYLES)
         axes = panel(figure, "mean")
         assert len(axes.collections) - 2 == len(curves)  # bands, beside the error bars of two candidates
         assert [text for text in legend(figure) if text.startswith("sign")] == curves

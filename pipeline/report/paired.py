@@ -1,6 +1,7 @@
 """The paired test: sign flips of differences within a seed, and its adjustment for many comparisons."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -46,9 +47,14 @@ def _all_sums(array: np.ndarray) -> np.ndarray:
 
 def _random_sums(array: np.ndarray) -> np.ndarray:
     """Return the sums of ``array [k]`` under random choices of signs, ``[FLIPS]``."""
-    signs = np.random.default_rng(STREAM).integers(0, 2, size=(FLIPS, len(array)), dtype=np.int8)
-    sums: np.ndarray = (2 * signs - 1) @ array
+    sums: np.ndarray = _random_signs(len(array)) @ array
     return sums
+
+
+@lru_cache(maxsize=2)
+def _random_signs(k: int) -> np.ndarray:
+    """Return -1 and 1 in equal shares, ``[FLIPS, k]``, the same for every test."""
+    return 2.0 * np.random.default_rng(STREAM).integers(0, 2, size=(FLIPS, k)) - 1
 
 
 def p_different(differences: Values) -> float:

@@ -18,7 +18,8 @@ def standings(tables: Tables, partition: str, confidence: float) -> list[Row]:
 
     The keys are ``partition``, ``attacks`` (``literature`` or ``found``), ``best`` (the row of its worst attack),
     ``rivals`` (the defences that cannot be told from it), ``others`` (how many there are), ``p`` (the largest adjusted
-    one of its comparisons) and ``too_few`` (whether no p-value of so many seeds could be small enough).
+    one of its comparisons), ``too_few`` (whether no p-value of so many seeds could be small enough) and ``lower`` (the
+    rows of the defences that an attack of the grid hurts more than all that was searched, of ``found`` alone).
 
     Args:
         tables: Of the report.
@@ -27,9 +28,20 @@ def standings(tables: Tables, partition: str, confidence: float) -> list[Row]:
     """
     families = {names: rows for names, rows in tables.pairs.groupby(FAMILY, sort=False)}
     return [
-        {**dict(zip(FAMILY, names, strict=True)), **_standing(worst, families.get(names), confidence)}
+        {
+            **dict(zip(FAMILY, names, strict=True)),
+            **_standing(worst, families.get(names), confidence),
+            "lower": _hurt_more(tables.heads, worst, partition) if names[1] == FOUND else [],
+        }
         for names, worst in _families(tables, partition)
     ]
+
+
+def _hurt_more(heads: pd.DataFrame, searched: pd.DataFrame, partition: str) -> list[Row]:
+    """Return the rows of ``heads`` with a lower accuracy than that of the same defence in ``searched``."""
+    reached = dict(zip(searched["defence"], searched["accuracy"], strict=True))
+    rows = heads[heads["partition"] == partition].to_dict("records")
+    return [row for row in rows if row["accuracy"] < reached.get(row["defence"], 0.0)]
 
 
 def _families(tables: Tables, partition: str) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
