@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support import ROOT
+from support import PARAMS, ROOT
 
 
 class Project:
@@ -55,13 +55,14 @@ class Project:
 
 
 def copy_of_the_project(folder):
-    """The project's files, as git sees them, without the lock file: all of them are staged."""
+    """The project's files, as git sees them, without the lock file, with the tests' params.yaml: all are staged."""
     tracked = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(tracked, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split():
         target = folder / name
         if name != "dvc.lock" and (ROOT / name).exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, target)
+    shutil.copy(PARAMS, folder / "params.yaml")
     project = Project(folder)
     project.run("git", "init", "-q")
     project.run("git", "add", "-A")

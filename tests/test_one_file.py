@@ -67,7 +67,9 @@ def test_what_is_missing_is_told(project):
 
 @pytest.mark.slow
 def test_only_the_cells_of_the_new_rule_are_trained(project):
-    project.stage("set", "training.steps=3 grid.defences=[mean,krum] grid.partitions=[alpha_03] grid.seeds=[0,1]")
+    project.stage(
+        "set", "training.steps=3 grid.defences=[mean,krum] grid.partitions=[alpha_03] grid.seeds=[0,1] grid.max_seeds=2"
+    )
     for stage in ("download", "prepare"):
         project.stage(stage)
     assert "train none: 4 cells, 4 to train" in project.stage("train", "none").stdout

@@ -12,7 +12,7 @@ from project import Project, copy_of_the_project
 
 SMALL = (
     "training.steps=6 training.evaluate_every=3 grid.attacks=[none,ipm] grid.defences=[mean,krum] "
-    "grid.partitions=[alpha_03] grid.seeds=[0,1] search.studies=[ipm] search.defences=[mean,krum] search.trials=3 "
+    "grid.partitions=[alpha_03] grid.seeds=[0,1] grid.max_seeds=2 search.studies=[ipm] search.defences=[mean,krum] search.trials=3 "
     "search.batch=3 search.seeds=[100] search.confirmation_seeds=[200,201]"
 )
 pytestmark = [
@@ -57,7 +57,16 @@ def project(original, tmp_path):
 
 
 def test_a_rerun_does_nothing_and_leaves_git_clean(original):
-    assert original.ran == ["download", "prepare", "train@none", "train@ipm", "search@ipm", "analysis", "track"]
+    assert original.ran == [
+        "download",
+        "prepare",
+        "train@none",
+        "train@ipm",
+        "references",
+        "search@ipm",
+        "analysis",
+        "track",
+    ]
     assert original.repro() == []
     assert original.changed_files() == ""
 
@@ -97,7 +106,7 @@ def test_a_dropped_defence_and_a_dropped_attack_leave_no_trace(project):
 def test_an_added_seed_trains_only_its_cells(project):
     kept = project.folder / "results/train/none/mean.alpha_03.seed0/cell.json"
     before = kept.stat().st_mtime_ns
-    project.stage("set", "grid.seeds=[0,1,2]")
+    project.stage("set", "grid.seeds=[0,1,2] grid.max_seeds=3")
     project.repro("train@none")
     assert kept.stat().st_mtime_ns == before
     assert (project.folder / "results/train/none/mean.alpha_03.seed2/cell.json").exists()

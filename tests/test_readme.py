@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import ROOT, Unwatched, blobs
+from support import PARAMS, ROOT, Unwatched, blobs
 
 from pipeline.data.dataset import write
 from pipeline.runs import edit, params
@@ -62,10 +62,10 @@ def test_the_map_is_the_tree():
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
     """The working folder: a project in which one small cell is trained."""
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    (tmp_path / "params.yaml").write_bytes(PARAMS.read_bytes())
     edit.override(
         tmp_path / "params.yaml",
-        "grid.attacks=[none] grid.defences=[mean] grid.partitions=[iid] grid.seeds=[0] training.steps=2",
+        "grid.attacks=[none] grid.defences=[mean] grid.partitions=[iid] grid.seeds=[0] grid.max_seeds=1 training.steps=2",
     )
     write(tmp_path / "data" / "dataset.safetensors", blobs())
     train_row(tmp_path, params.load(tmp_path / "params.yaml"), "none", lambda *_: Unwatched())
