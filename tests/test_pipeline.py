@@ -12,8 +12,8 @@ from project import Project, copy_of_the_project
 
 SMALL = (
     "training.steps=6 training.evaluate_every=3 grid.attacks=[none,ipm] grid.defences=[mean,krum] "
-    "grid.partitions=[alpha_03] grid.seeds=[0,1] grid.max_seeds=2 search.studies=[ipm] search.defences=[mean,krum] search.trials=3 "
-    "search.batch=3 search.seeds=[100] search.confirmation_seeds=[200,201]"
+    "grid.partitions=[alpha_03] grid.seeds=[0,1] grid.max_seeds=2 search.studies=[ipm] search.defences=[mean,krum] "
+    "search.trials=3 search.batch=3 search.seeds=[100] search.confirmation_seeds=[200,201]"
 )
 pytestmark = [
     pytest.mark.slow,

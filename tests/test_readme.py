@@ -65,7 +65,8 @@ def trained(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_bytes(PARAMS.read_bytes())
     edit.override(
         tmp_path / "params.yaml",
-        "grid.attacks=[none] grid.defences=[mean] grid.partitions=[iid] grid.seeds=[0] grid.max_seeds=1 training.steps=2",
+        "grid.attacks=[none] grid.defences=[mean] grid.partitions=[iid] grid.seeds=[0] grid.max_seeds=1 "
+        "training.steps=2",
     )
     write(tmp_path / "data" / "dataset.safetensors", blobs())
     train_row(tmp_path, params.load(tmp_path / "params.yaml"), "none", lambda *_: Unwatched())
