@@ -41,7 +41,7 @@ Vectors = TypeVar("Vectors", Tensor, np.ndarray)
 # What params.yaml says as it is shipped (a test compares them), by section.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "data": {"validation_fraction": 0.15, "test_fraction": 0.2, "split_seed": 0},
-    "threat": {"workers": 17, "byzantine": 5, "tolerated": 5, "sampled": None},
+    "threat": {"workers": 17, "byzantine": 4, "tolerated": 4, "sampled": None},
     "training": {
         "steps": 150,
         "batch_size": 16,
@@ -114,9 +114,9 @@ def simulate(
         >>> final[["attack", "defence", "test_accuracy"]].round(2)
           attack             defence  test_accuracy
         0   none                mean           0.96
-        1   none  nnm + trimmed_mean           0.95
+        1   none  nnm + trimmed_mean           0.96
         2    ipm                mean           0.09
-        3    ipm  nnm + trimmed_mean           0.93
+        3    ipm  nnm + trimmed_mean           0.94
     """
     faults = _Faults()
     sections = faults.checked_sections(data, model, changes)
