@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-from support import ROOT, raw_parameters
+from support import ROOT
 
 from pipeline.report.published import read_published
 from pipeline.runs.edit import apply, overlaid, override
@@ -54,7 +54,7 @@ def test_an_experiment_applies_and_holds_only_what_differs(folder, tmp_path):
     once = path.read_bytes()
     apply(path, folder)
     assert path.read_bytes() == once
-    assert [where for where, value, of_root in values(raw(folder), raw_parameters()) if value == of_root] == []
+    assert [where for where, value, of_root in values(raw(folder), raw(ROOT)) if value == of_root] == []
 
 
 @EVERY_FOLDER

@@ -61,17 +61,19 @@ def folder(root: Path, title: str) -> Path:
 def alone(params: Params) -> list[Planned]:
     """Return the runs with the honest workers alone: the mean, with Byzantine workers that send the honest mean.
 
+    Their seeds are those of the grid, and of the search's confirmation.
+
     The learning rate is that of the defence ``mean`` where params.yaml has it, else the common one.
     """
     entry = params.defences.get("mean")
     if entry is None or entry.defence != MEAN:
         entry = DefenceEntry(rule=MEAN.rule)
     changes = {"attacks": {ABSENT: ATTACKS.parse({"name": ABSENT}, "attacks")}, "defences": {"mean": entry}}
-    return [
-        planned(params.model_copy(update=changes), ABSENT, "mean", partition, seed)
-        for partition in params.grid.partitions
-        for seed in params.grid.all_seeds
-    ]
+    changed, search = params.model_copy(update=changes), params.search
+    seeds = {partition: params.grid.all_seeds for partition in params.grid.partitions}
+    if search.studies and search.partition in seeds:
+        seeds[search.partition] += search.confirmation_seeds
+    return [planned(changed, ABSENT, "mean", partition, seed) for partition in seeds for seed in seeds[partition]]
 
 
 def prolonged(root: Path, params: Params) -> list[Planned]:
