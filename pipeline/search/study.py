@@ -128,7 +128,7 @@ class Study:
         space, count = self.spaces[name], max(0, self.params.search.batch - len(published))
         choices = {p: entry.values for p, entry in space.items() if isinstance(entry, Choice)}
         combinations = [dict(zip(choices, values, strict=True)) for values in product(*choices.values())]
-        strengths = _evenly(space["strength"], count) if "strength" in space else []
+        strengths = evenly(space["strength"], count) if "strength" in space else []
         base = {p: getattr(self.attack(name), p) for p in space if p != "strength"}
         for position in range(count if strengths else min(count, len(combinations))):
             point = {**base, **combinations[position % len(combinations)]}
@@ -192,7 +192,8 @@ def rounded(value: Value, entry: Range | Choice) -> Value:
     return min(max(float(f"{value:.4g}"), entry.low), entry.high)
 
 
-def _evenly(entry: Range | Choice, count: int) -> list[float]:
+def evenly(entry: Range | Choice, count: int) -> list[float]:
+    """Return ``count`` numbers evenly spread over a range, on its scale; all values of a choice."""
     if isinstance(entry, Choice):
         return [float(value) for value in entry.values]
     spaced = np.geomspace if entry.log else np.linspace

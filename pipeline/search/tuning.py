@@ -1,8 +1,8 @@
 """The stage ``tune``: the defender's learning rate, and its rule's own parameters, chosen on validation data.
 
 Every defence has the same number of trials and seeds. The first trial is the common learning rate with the rule's
-parameters of params.yaml, so what is tuned is never worse than that on validation data; then come a grid over the
-learning rate, and what the sampler proposes.
+parameters of params.yaml, so what is tuned is never worse than that on validation data; then come a grid over all that
+is tuned, each value once, and what the sampler proposes.
 """
 
 import json
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline.core.component import parse
@@ -23,7 +22,7 @@ from pipeline.runs.params import DefenceEntry, Params
 from pipeline.runs.plan import planned
 from pipeline.runs.tuned import tune_folder, tuning_key
 from pipeline.search.samplers import Asker, sampler
-from pipeline.search.study import Parameters, Proposal, rounded
+from pipeline.search.study import Parameters, Proposal, evenly
 
 RATE = "learning_rate"
 
@@ -83,16 +82,16 @@ def _space(params: Params, defence: str) -> Space:
 
 
 def _first(params: Params, defence: str, space: Space) -> list[Proposal]:
-    """Return the common learning rate, then a grid over it, both with the rule's parameters of params.yaml."""
+    """Return the common learning rate with the rule's parameters of params.yaml, then a grid over the space."""
     entry = params.defences[defence]
     common = params.training.learning_rate if entry.learning_rate is None else entry.learning_rate
     own = {name: getattr(entry.rule, name) for name in space if name != RATE}
-    grid = np.geomspace(*params.tuning.learning_rate, params.tuning.batch - 1)
-    rates = [float(rounded(float(rate), space[RATE])) for rate in grid]
-    return [
-        Proposal("common", defence, {RATE: common, **own}),
-        *(Proposal("grid", defence, {RATE: rate, **own}) for rate in rates),
-    ]
+    columns = {RATE: evenly(space[RATE], params.tuning.batch - 1)}
+    for name in own:
+        values = evenly(space[name], params.tuning.batch - 1)
+        columns[name] = values[1::2] + values[::2]  # not in step with the rate
+    grid = [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]
+    return [Proposal("common", defence, {RATE: common, **own}), *(Proposal("grid", defence, point) for point in grid)]
 
 
 def _entry(params: Params, defence: str, parameters: Mapping[str, Any]) -> DefenceEntry:
