@@ -75,22 +75,24 @@ def test_every_defence_has_its_trials_the_literature_then_a_grid_then_the_sample
     for _, of_defence in trials.groupby("defence"):
         first = of_defence[of_defence["seed"] == 100]
         assert first["trial"].tolist() == list(range(24))
-        assert first["origin"].tolist() == ["literature"] + ["grid"] * 7 + ["sampler"] * 16
-        assert first["strength"].iloc[0] == 0.1
-        np.testing.assert_allclose(first["strength"].iloc[1:8], np.geomspace(0.01, 100, 7), rtol=5e-4)
+        assert first["origin"].tolist() == ["literature"] * 2 + ["grid"] * 6 + ["sampler"] * 16
+        assert first["strength"].iloc[:2].tolist() == [0.1, 1.0]
+        np.testing.assert_allclose(first["strength"].iloc[2:8], np.geomspace(0.01, 100, 6), rtol=5e-4)
         assert of_defence.groupby("trial")["seed"].apply(list).map(tuple).unique().tolist() == [(100, 101, 102)]
         assert of_defence["strength"].between(0.01, 100).all()
 
 
-def test_both_strengths_of_the_literature_come_first_and_are_confirmed(monkeypatch, tmp_path):
-    changes = {"threat": {"workers": 17, "byzantine": 5, "tolerated": 5, "sampled": None}, "search.trials": 3}
+def test_all_strengths_of_the_literature_come_first_and_are_confirmed(monkeypatch, tmp_path):
+    changes = {"threat": {"workers": 17, "byzantine": 5, "tolerated": 5, "sampled": None}, "search.trials": 4}
     tables = searched(tmp_path, monkeypatch, Training(two_peaks), "alie", **changes)
     trials, confirmed = tables["trials"], tables["confirmation"]
     first = trials[(trials["seed"] == 100) & (trials["defence"] == "krum")]
-    assert first["origin"].tolist() == ["literature", "literature", "grid"]
-    np.testing.assert_allclose(first["strength"], [0.4307, 0.7215, 0.05], atol=5e-4)  # Phi^-1(8 / 12), Phi^-1(13 / 17)
-    assert first["parameters"].map(lambda text: json.loads(text)["sign"]).tolist() == [-1, -1, -1]
-    for candidate, strength in (("literature", 0.4307), ("literature_2", 0.7215)):
+    assert first["origin"].tolist() == ["literature"] * 3 + ["grid"]
+    np.testing.assert_allclose(
+        first["strength"], [0.4307, 0.7215, 1.5, 0.05], atol=5e-4
+    )  # Phi^-1(8 / 12), Phi^-1(13 / 17)
+    assert first["parameters"].map(lambda text: json.loads(text)["sign"]).tolist() == [-1, -1, -1, -1]
+    for candidate, strength in (("literature", 0.4307), ("literature_2", 0.7215), ("literature_3", 1.5)):
         np.testing.assert_allclose(confirmed[confirmed["candidate"] == candidate]["strength"], strength, atol=5e-4)
 
 
@@ -107,7 +109,7 @@ def test_what_is_found_are_the_worst_trials_and_never_milder_than_the_literature
 def test_of_equally_bad_strengths_the_first_trial_wins(monkeypatch, tmp_path):
     tables = searched(tmp_path, monkeypatch, Training(lambda cell: 0.25), **{"search.trials": 8})
     first = tables["confirmation"].groupby("candidate")["trial"].first()
-    assert first.to_dict() == {"literature": 0, "found": 0, "found_2": 1, "found_3": 2}
+    assert first.to_dict() == {"literature": 0, "literature_2": 1, "found": 0, "found_2": 1, "found_3": 2}
 
 
 def test_a_degradation_compares_runs_of_one_defence_and_seed(tables):
@@ -129,7 +131,7 @@ def test_the_confirmation_is_on_fresh_seeds_and_test_data_and_the_trials_are_not
     assert set(trials["seed"]) == {100, 101, 102}
     assert set(confirmed["seed"]) == {200, 201}
     assert list(confirmed.columns) == ["defence", "byzantine", "candidate", "trial", *MEASURED, "strength"]
-    candidates = ("literature", "found", "found_2", "found_3")
+    candidates = ("literature", "literature_2", "found", "found_2", "found_3")
     expected = [(defence, candidate) for defence in PEAKS for candidate in candidates for _ in range(2)]
     assert list(zip(confirmed["defence"], confirmed["candidate"], strict=True)) == expected
     clean = 0.9 - 0.01 * (confirmed["seed"] % 7) - 0.001 * confirmed["defence"].str.len()
@@ -149,7 +151,7 @@ def test_what_was_found_for_one_defence_is_applied_to_all(tables):
 
 
 def test_without_transfer_there_is_no_such_file(monkeypatch, tmp_path):
-    changes = {"search.transfer": False, "search.trials": 2}
+    changes = {"search.transfer": False, "search.trials": 3}
     assert set(searched(tmp_path, monkeypatch, Training(two_peaks), **changes)) == {"trials", "confirmation"}
 
 
@@ -164,9 +166,9 @@ def test_every_cell_is_trained_once_the_clean_references_too(training):
 
 def test_studies_share_their_clean_references(monkeypatch, tmp_path):
     training = Training(two_peaks)
-    searched(tmp_path, monkeypatch, training, "ipm", **{"search.trials": 2})
+    searched(tmp_path, monkeypatch, training, "ipm", **{"search.trials": 3})
     before = len(training.trained)
-    searched(tmp_path, monkeypatch, training, "sign_flip", **{"search.trials": 2})
+    searched(tmp_path, monkeypatch, training, "sign_flip", **{"search.trials": 3})
     assert "none" not in {cell.attack.name for cell in training.trained[before:]}
 
 
@@ -226,23 +228,23 @@ def test_progress_tells_the_worst_so_far_of_every_defence(monkeypatch, tmp_path,
     searched(tmp_path, monkeypatch, Training(two_peaks), **{"search.trials": 16})
     told = [line for line in capsys.readouterr().out.splitlines() if "worst so far" in line]
     assert [line.split(";")[0] for line in told] == ["search ipm: 8 of 16 trials", "search ipm: 16 of 16 trials"]
-    median = max(hump(strength, 0.5) for strength in [0.1, *np.geomspace(0.01, 100, 7)])
+    median = max(hump(strength, 0.5) for strength in [0.1, 1.0, *np.geomspace(0.01, 100, 6)])
     assert f"median {median:.1%}" in told[0]
 
 
 def test_the_study_is_described_and_its_key_changes_with_what_changes_it(monkeypatch, tmp_path):
     def study(**changes):
-        searched(tmp_path, monkeypatch, Training(two_peaks), **{"search.trials": 2, **changes})
+        searched(tmp_path, monkeypatch, Training(two_peaks), **{"search.trials": 3, **changes})
         return described(tmp_path)
 
     first = study()
     assert (first["mode"], first["attacks"], first["partition"]) == ("strength", ["ipm"], "alpha_03")
     assert first["spaces"] == {"ipm": {"strength": {"low": 0.01, "high": 100.0, "log": True}}}
-    assert first["literature"] == {"ipm": [{"strength": 0.1}]}
-    assert (first["content"]["trials"], first["content"]["sampler"], first["stopped_after"]) == (2, "tpe", 2)
+    assert first["literature"] == {"ipm": [{"strength": 0.1}, {"strength": 1.0}]}
+    assert (first["content"]["trials"], first["content"]["sampler"], first["stopped_after"]) == (3, "tpe", 3)
     assert study(**{"grid.seeds": [9], "execution.memory_gb": 0.1, "search.studies": ["ipm"]}) == first
     changes = [
-        {"search.trials": 3},
+        {"search.trials": 4},
         {"search.sampler_seed": 1},
         {"training.momentum": 0.5},
         {"search.partition": "iid"},
