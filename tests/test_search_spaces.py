@@ -116,7 +116,7 @@ WORST = ["sign_flip", "ipm"]
         ({**study(mode="stealth", sampler="tpe"), "threat.byzantine": 0}, "threat.byzantine = 0: studies.mine would"),
         ({"search.finalists": 0}, "search.finalists = 0: should be greater than or equal to 1"),
         ({"search.budget_minutes": 0}, "search.budget_minutes = 0: should be greater than 0"),
-        ({"search.trials": 1}, "search.trials = 1: studies.alie tries 2 published values first"),
+        ({"search.trials": 1}, "search.trials = 1: studies.alie tries 3 published values first"),
     ],
 )
 def test_a_wrong_study_is_told(changes, told):
