@@ -53,7 +53,8 @@ class OptimalAttack(VectorAttack):
     def strongest(self, honest: Tensor, context: AttackContext) -> Tensor:
         """Return the chosen strengths ``[R]``, given ``honest [R, h, d]`` and b >= 1."""
         low, high = self.twin.strengths
-        best = honest.new_full(honest.shape[:-2], self._start(honest, context))
+        n = honest.shape[-2] + context.byzantine
+        best = honest.new_full(honest.shape[:-2], (*self.twin.literature(n, context.tolerated), 1.0)[0])
         value = self._errors(honest, context, best[None])[0]
         grid = torch.logspace(0, 1, COARSE, base=high / low, dtype=torch.float64).to(honest) * low
         best, value = self._better(honest, context, _for_each(grid, best), best, value)
@@ -64,10 +65,6 @@ class OptimalAttack(VectorAttack):
             best, value = self._better(honest, context, candidates, best, value)
             ratio **= 2 / (FINE + 1)
         return best
-
-    def _start(self, honest: Tensor, context: AttackContext) -> float:
-        n = honest.shape[-2] + context.byzantine
-        return (*self.twin.literature(n, context.tolerated), 1.0)[0]
 
     def _better(
         self, honest: Tensor, context: AttackContext, candidates: Tensor, best: Tensor, value: Tensor

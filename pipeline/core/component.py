@@ -34,7 +34,9 @@ class Schema(BaseModel):
         try:
             parsed = validate(value)
         except ValidationError as error:
-            faults += [InitErrorDetails(type=_custom(e), loc=e["loc"], input=e["input"]) for e in error.errors()]
+            for e in error.errors():
+                message = _fault(e["type"], e["msg"], e.get("ctx"))
+                faults.append(InitErrorDetails(type=message, loc=e["loc"], input=e["input"]))
         if faults:
             raise ValidationError.from_exception_data(cls.__name__, faults)
         return parsed
@@ -50,10 +52,6 @@ def _unknown_keys(value: Mapping[str, Any], valid: list[str]) -> list[InitErrorD
 
 def _fault(kind: str, message: str, context: dict[str, Any] | None = None) -> PydanticCustomError:
     return PydanticCustomError(kind, message, context)
-
-
-def _custom(error: ErrorDetails) -> PydanticCustomError:
-    return _fault(error["type"], error["msg"], error.get("ctx"))
 
 
 def allowed(value: object, valid: Iterable[str]) -> str:

@@ -105,12 +105,9 @@ def distances_to_others(vectors: Tensor) -> Tensor:
         ``[..., n, n - 1]``, ascending.
     """
     distances = squared_distances(vectors)
-    others = distances.masked_fill(_diagonal(distances), torch.inf)
+    itself = torch.eye(distances.shape[-1], dtype=torch.bool, device=distances.device)
+    others = distances.masked_fill(itself, torch.inf)
     return others.sort(dim=-1).values[..., :-1]
-
-
-def _diagonal(matrix: Tensor) -> Tensor:
-    return torch.eye(matrix.shape[-1], dtype=torch.bool, device=matrix.device)
 
 
 def lowest(scores: Tensor, count: int) -> Tensor:

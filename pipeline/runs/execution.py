@@ -198,14 +198,11 @@ def _attempt(
     try:
         return _train_batch(here, cells, detect, heterogeneity, watch)
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not out_of_memory and "can't allocate memory" not in str(error):
             raise
     torch.cuda.empty_cache()  # only outside the block above does the error no longer hold the memory
     return None
-
-
-def _is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def _free_gpu_memory(_: _Prepared, __: Watch) -> int:
