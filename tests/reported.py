@@ -35,7 +35,8 @@ def record(cell: Planned, final: float) -> Record:
     done = np.linspace(0, steps, 6).round()
     draw = stream(*cell.group, cell.cell.seed, steps)
     curves = {"validation_accuracy": 0.1 + (final - 0.1) * done / steps, "validation_loss": 2.3 - done / steps}
-    curves |= {"g_squared": 1 + draw.random(6), "b_squared": 1 + draw.random(6) + done / steps}
+    if cell.attack == "absent":  # where the stage measures it
+        curves |= {"g_squared": 1 + draw.random(6), "b_squared": 1 + draw.random(6) + done / steps}
     measured = {"validation_accuracy": final, "validation_loss": 1.0, "test_accuracy": final, "test_loss": 1.0}
     kappa = {"empirical_kappa": np.append(draw.gamma(2, 0.2, steps - 1), np.nan)}
     return Record(cell, "key", {**measured, "diverged": 0.0}, kappa, {"steps_done": done, **curves})

@@ -22,9 +22,9 @@ def measured(attack, defence, kappas, seed=0, b_squared=None):
     return replace(found, steps={"empirical_kappa": np.array(kappas, dtype=float)}, evaluations=evaluations)
 
 
-def table(*records):
+def table(*records, alone=()):
     clean = [measured("none", defence, [99.0]) for defence in PARAMS.grid.defences]
-    return theory_table([*clean, *records], PARTITIONS, PARAMS)
+    return theory_table([*clean, *records], alone, PARTITIONS, PARAMS)
 
 
 def test_the_largest_step_of_all_seeds_and_attacks_stands_beside_the_proven_kappa():
@@ -56,15 +56,16 @@ def test_steps_without_a_finite_kappa_are_left_out_and_counted():
 @pytest.mark.parametrize(("b", "promised"), [(1.0, True), (1.3, False), (5.0, False)])
 def test_theory_promises_nothing_beyond_the_breakdown_point(b, promised):
     """f / n = 2 / 7 = 0.286; 1 / (2 + 1.3^2) = 0.271."""
-    rows = theory_table([measured("none", "mean", []), measured("none", "krum", [])], PARTITIONS.assign(B=b), PARAMS)
+    clean = [measured("none", "mean", []), measured("none", "krum", [])]
+    rows = theory_table(clean, [], PARTITIONS.assign(B=b), PARAMS)
     assert rows["promised"].to_list() == [promised] * 2
     assert rows["breakdown_point"].to_list() == [breakdown_point(b)] * 2
 
 
-def test_along_training_where_it_was_measured():
-    rows = table(measured("ipm", "krum", [1.0], b_squared=[0.0, 1.0, 4.0, math.inf, math.nan]))
-    krum = row_of(rows, defence="krum")
-    assert krum["B_typical"] == pytest.approx((1 + 2) / 2)
-    assert krum["G"] == 0.5
-    assert krum["unpromised_share"] == 0.5  # 2 / 7 is beyond 1 / 6 and 0, not beyond 1 / 2 and 1 / 3
-    assert math.isnan(row_of(rows, defence="mean")["B_typical"])
+def test_along_training_of_the_honest_workers_alone_where_it_was_measured():
+    alone = measured("none", "mean", [1.0], b_squared=[0.0, 1.0, 4.0, math.inf, math.nan])
+    for _, row in table(alone=[alone]).iterrows():
+        assert row["B_typical"] == pytest.approx((1 + 2) / 2)
+        assert row["G"] == 0.5
+        assert row["unpromised_share"] == 0.5  # 2 / 7 is beyond 1 / 6 and 0, not beyond 1 / 2 and 1 / 3
+    assert table()["B_typical"].isna().all()

@@ -87,7 +87,7 @@ def tabulate(results: Results, partitions: pd.DataFrame, params: Params) -> Tabl
         measured=analysis.curves(results.records, settings.confidence),
         worst=worst_cases(heads, search, partition),
         pairs=_pairs(results, cells, compared, search, params),
-        theory=theory.theory_table(results.records, partitions, params),
+        theory=theory.theory_table(results.records, results.alone, partitions, params),
         search=search,
         prolonged=prolonged,
         tuning=tuning,

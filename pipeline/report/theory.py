@@ -26,7 +26,9 @@ def breakdown_point(b: float) -> float:
     return 1 / (2 + b**2)
 
 
-def theory_table(records: Iterable[Record], partitions: pd.DataFrame, params: Params) -> pd.DataFrame:
+def theory_table(
+    records: Iterable[Record], alone: Iterable[Record], partitions: pd.DataFrame, params: Params
+) -> pd.DataFrame:
     """Return one row per (partition, defence): its proven kappa, the largest measured one, and what B leaves of theory.
 
     A proven kappa holds for every step of every run, so what stands beside it is the largest of all steps and seeds:
@@ -35,18 +37,22 @@ def theory_table(records: Iterable[Record], partitions: pd.DataFrame, params: Pa
     are left out and counted in ``unmeasured``. Clean runs do not count: their Byzantine workers are honest ones.
 
     ``G`` and ``B`` are those at the initial parameters; ``promised`` is whether f / n is below ``breakdown_point``
-    there. ``G_typical`` and ``B_typical`` are the medians over the evaluations of all runs of the defence, and
-    ``unpromised_share`` is the share of these at which f / n is not below the breakdown point; they are NaN where the
-    gradients were not measured along training.
+    there. ``G_typical`` and ``B_typical`` are the medians over the evaluations along the training of the honest workers
+    alone, on this partition, and ``unpromised_share`` is the share of these at which f / n is not below the breakdown
+    point; they are NaN where that was not trained.
 
     Args:
         records: Of the grid.
+        alone: Of the honest workers alone.
         partitions: Of :func:`pipeline.report.heterogeneity.partitions_table`.
         params: Of the project.
     """
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         groups.setdefault((record.planned.partition, record.planned.defence), []).append(record)
+    unattacked: dict[str, list[Record]] = {partition: [] for partition in params.grid.partitions}
+    for record in alone:
+        unattacked[record.planned.partition].append(record)
     initial = {row["partition"]: row for row in partitions.to_dict("records")}
     ordered = [(partition, defence) for partition in params.grid.partitions for defence in params.grid.defences]
     return pd.DataFrame(
@@ -54,7 +60,7 @@ def theory_table(records: Iterable[Record], partitions: pd.DataFrame, params: Pa
             {
                 **{"partition": partition, "defence": defence},
                 **_kappas(groups[partition, defence], defence, params),
-                **_promises(groups[partition, defence], initial[partition], params),
+                **_promises(unattacked[partition], initial[partition], params),
             }
             for partition, defence in ordered
         ]
