@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +10,8 @@ from typing import Any
 
 
 def root() -> Path:
-    """Return the folder of params.yaml: ``DVC_ROOT`` where DVC sets it, else the working folder."""
-    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+    """Return the folder of params.yaml: the working folder; ``DVC_ROOT`` is another one in a DVC experiment."""
+    return Path.cwd()
 
 
 @contextmanager

@@ -193,6 +193,10 @@ class Tracker:
             self._client.log_artifacts(run_id, folder)
         self._client.set_terminated(run_id)
 
+    def end(self, run_id: str, status: str) -> None:
+        """End a run that has no results."""
+        self._client.set_terminated(run_id, status)
+
     def _publish(self, stage: str, attack: str, runs: Sequence[ToPublish], cells: int) -> None:
         """Make MLflow hold exactly ``runs`` for this stage and attack."""
         with self._lock:
@@ -315,6 +319,11 @@ class LiveRow:
             if len(results[group]) == len(self._folders[group]):  # otherwise seeds were added: published below
                 self._tracker.complete(run_id, group_content(results[group]), self._logged[run_id])
         self._tracker.publish_row(self._attack, records)
+
+    def stop(self, status: str) -> None:
+        """End the runs that are live, the parent included, with ``status``."""
+        for run_id in (*self._runs.values(), self._parent):
+            self._tracker.end(run_id, status)
 
     def _run(self, group: Group) -> str:
         """Return the live run of a group."""
