@@ -10,7 +10,7 @@ class _Short(reprlib.Repr):
 
     def __init__(self) -> None:
         super().__init__()
-        self.maxlevel = 4
+        self.maxlevel = 3
         self.maxlist = self.maxtuple = self.maxset = self.maxdict = 30
         self.maxstring = self.maxother = 200
         self.maxlong = 60
@@ -20,7 +20,15 @@ class _Short(reprlib.Repr):
         return super().repr_int(x, level) if abs(x) < 10**1000 else "a number of more than 1000 digits"
 
 
-shown = _Short().repr
+def shown(value: object) -> str:
+    """Return ``repr(value)``, cut where it is long.
+
+    Example:
+        >>> shown([1, 2]), len(shown([[[["a"] * 9] * 9] * 9] * 9))
+        ('[1, 2]', 300)
+    """
+    text = _Short().repr(value)
+    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 class UserError(Exception):

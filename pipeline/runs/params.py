@@ -150,7 +150,7 @@ Sections = Mapping[str, Any]
 Check = Callable[[Sections], Iterator[str]]
 
 
-MOST_FAULTS = 50  # that are told
+MOST_FAULTS = 100  # that are told
 
 
 def load(path: Path) -> Params:
