@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from support import blobs
 
-from pipeline.core.files import file_hash, write_json, write_text
-from pipeline.data.dataset import write
-from pipeline.report import report
+from pipeline.core.files import file_hash, write_sealed, write_text
+from pipeline.core.paths import DATASET
+from pipeline.data.dataset import data_hash, write
 from pipeline.report.pictures import draw_labels
 from pipeline.report.search_results import COLUMNS
 from pipeline.runs import store
@@ -47,7 +47,8 @@ def write_grid(root, params):
         row = store.row_folder(root, attack)
         row.mkdir(parents=True)
         for planned in grid_row(params, attack):
-            store.write(root, row, planned, "key", fabricated(attack, planned.defence, planned.cell.seed))
+            identity = planned.cell.identity(data_hash(root / DATASET), {})
+            store.write(row, planned, identity, fabricated(attack, planned.defence, planned.cell.seed))
 
 
 def measured(seeds, degradation) -> list[dict]:
@@ -108,11 +109,12 @@ def write_study(root, params, name):
     for title, found in tables.items():
         write_text(folder / f"{title}.csv", pd.DataFrame(found)[COLUMNS[title]].to_csv(index=False))
     files = {title: file_hash(folder / f"{title}.csv") for title in tables}
-    write_json(folder / "study.json", {"key": "k", **declared.description(), "stopped_after": 3, "files": files})
+    made = {"key": "k", "made_with": declared.made_with(data_hash(root / DATASET)), "stopped_after": 3, "files": files}
+    write_sealed(folder / "study.json", {**declared.description(), **made})
 
 
 def results(root, params) -> Path:
-    write(root / report.DATASET, blobs())
+    write(root / DATASET, blobs())
     write_grid(root, params)
     for name in params.search.studies:
         write_study(root, params, name)

@@ -13,7 +13,7 @@ from support import blobs, parameters, train
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json, write_json
-from pipeline.data.dataset import write
+from pipeline.data.dataset import data_hash, write
 from pipeline.report import report
 from pipeline.report.figures import grid, optuna_plots
 from pipeline.report.figures.style import FigureContext, line_styles
@@ -245,14 +245,14 @@ def test_trained_cells_end_to_end(tmp_path):
             "search.studies": [],
         }
     )
+    write(tmp_path / report.DATASET, blobs())
     accuracies = []
     for attack in params.grid.attacks:
         row, cells = store.row_folder(tmp_path, attack), grid_row(params, attack)
         row.mkdir(parents=True)
         for planned, result in zip(cells, train([cell.cell for cell in cells], blobs()), strict=True):
-            store.write(tmp_path, row, planned, "key", result)
+            store.write(row, planned, planned.cell.identity(data_hash(tmp_path / report.DATASET), {}), result)
             accuracies.append(result.final["test_accuracy"])
-    write(tmp_path / report.DATASET, blobs())
     report.analyse(tmp_path, params)
     cells = pd.read_csv(tmp_path / "reports" / "cells.csv")
     np.testing.assert_allclose(cells["test_accuracy"], accuracies, atol=1e-5)
