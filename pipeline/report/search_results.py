@@ -58,11 +58,11 @@ def read_study(root: Path, params: Params, name: str) -> StudyResult:
     study = Study(params, name)
     with_transfer = study.mode == "strength" and params.search.transfer
     titles = [title for title in COLUMNS if title != "transfer" or with_transfer]
+    if not folder.exists():
+        raise UserError(f"{folder}: no such result; {again}")
     try:
         description = read_sealed(folder / "study.json")
         tables = {title: _read(folder, title, description["files"][title]) for title in titles}
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no such result; {again}") from None
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{folder}: not a whole result ({error}); run `dvc repro -f -s search@{name}`") from None
     wanted = _as_json(study.description())
