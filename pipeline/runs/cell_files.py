@@ -78,10 +78,11 @@ def read_cell(folder: Path) -> Stored:
     Raises:
         FAULTS: A file is missing or not as it was written, a number is out of its range, or there is another file.
     """
+    names = sorted(path.name for path in folder.iterdir())
+    if names != sorted([DESCRIPTION, *TABLES]):
+        raise ValueError(f"it holds {', '.join(names) or 'nothing'}")
     described = read_sealed(folder / DESCRIPTION)
     evaluations, steps = (_table(folder, name, described["files"][name]) for name in TABLES)
-    if len(list(folder.iterdir())) != 1 + len(TABLES):
-        raise ValueError("there are other files beside it")
     final = {name: math.nan if value is None else float(value) for name, value in described["final"].items()}
     _check_ranges({**evaluations, **steps, **{name: np.array(value) for name, value in final.items()}})
     identity = {name: described[name] for name in ("cell", "data", "arithmetic", "code")}
