@@ -233,7 +233,7 @@ def _softmax(logits: np.ndarray, labels: np.ndarray, losses: np.ndarray, derivat
 
 @inlined
 def _largest(row: np.ndarray) -> float:
-    largest = row[0]
+    largest: float = row[0]
     for c in range(1, len(row)):
         largest = max(largest, row[c])
     return largest
