@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.core.errors import UserError
+
 WRITING = ".writing-"
 
 
@@ -30,6 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
         with naming(path):
             yield temporary
         temporary.replace(path)
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder stands where a file is to be written; move it away") from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -27,8 +27,24 @@ def sums(values: Tensor) -> Tensor:
     """Return the sums ``[...]`` of ``values [..., d]``, added in float64."""
     if not basis.on_cpu(values):
         return values.sum(dim=-1)
-    rows = values[..., None, :]
-    return row_products(rows, torch.ones_like(rows))[..., 0].to(values.dtype)
+    return torch.from_numpy(_sums(array(values, 2))).view(values.shape[:-1]).to(values.dtype)
+
+
+@compiled
+def _sums(values: np.ndarray) -> np.ndarray:
+    sums, lanes = np.zeros(len(values)), np.zeros(LANES)
+    for i in range(len(values)):
+        for first in range(0, values.shape[1], PIECE):
+            piece = values[i, first : first + PIECE]
+            whole = len(piece) // LANES * LANES
+            lanes[:] = 0
+            for start in range(0, whole, LANES):
+                for lane in range(LANES):
+                    lanes[lane] += np.float64(piece[start + lane])
+            for c in range(whole, len(piece)):
+                lanes[c - whole] += np.float64(piece[c])
+            sums[i] += _total(lanes)
+    return sums
 
 
 def row_square_distances(vectors: Tensor, others: Tensor) -> Tensor:
