@@ -12,6 +12,7 @@ from pipeline.tracking.clone import Clone
 
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 FILES = ("", "-journal", "-wal", "-shm")  # a journal left behind would be played back into the next database
+PATIENCE = 20  # seconds to wait for another process that writes
 LOCATED = (("experiments", "artifact_location"), ("runs", "artifact_uri"))
 
 
@@ -82,4 +83,4 @@ def _relocate(connection: sqlite3.Connection, before: str, after: str) -> None:
 
 
 def _open(database: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=20)
+    return sqlite3.connect(f"{database.as_uri()}?mode=rw", uri=True, timeout=PATIENCE)
