@@ -67,9 +67,9 @@ def _prepare(here: Path, parameters: params.Params) -> None:
 
 def _train(here: Path, parameters: params.Params, attack: str) -> None:
     from pipeline.runs.train import train_row
-    from pipeline.tracking.tracker import Tracker
+    from pipeline.tracking.live import follow
 
-    train_row(here, parameters, attack, lambda data, *row: Tracker(here, parameters, data).live_row(attack, *row))
+    train_row(here, parameters, attack, lambda data, *row: follow(here, parameters, data, attack, *row))
 
 
 def _search(here: Path, parameters: params.Params, study: str) -> None:
@@ -101,10 +101,10 @@ def _analysis(here: Path, parameters: params.Params) -> None:
     computed_on.record(here, device(parameters.execution.device))
 
 
-def _track(here: Path, parameters: params.Params) -> None:
+def _track(here: Path, parameters: params.Params, stage: str | None = None) -> None:
     from pipeline.tracking.track import track
 
-    track(here, parameters)
+    track(here, parameters, stage)
 
 
 STAGES: dict[str, Callable[..., None]] = {
@@ -162,6 +162,8 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name)
         if name in ROWS:
             command.add_argument("row", help=f"a name in {ROWS[name]} of params.yaml")
+        if name == "track":
+            command.add_argument("row", nargs="?", metavar="stage", help="train@<attack> or search@<study>, that alone")
     commands.add_parser("plan", help="tell the cells, steps, memory and minutes of a whole `dvc repro`")
     catalogue = commands.add_parser("list", help="print every rule, attack, model, ... with its parameters")
     catalogue.add_argument("--markdown", action="store_true", help="the page docs/catalogue.md")
@@ -199,11 +201,11 @@ def _stage(here: Path, parameters: params.Params, name: str, row: str | None) ->
     _check_published(here, parameters)
     if name in TUNED:
         parameters = tuned(here, parameters)
-    if row is not None:
+    if name in ROWS:
         section, field = ROWS[name].split(".")
         names = getattr(getattr(parameters, section), field)
         if row not in names:
-            raise UserError(f"{name} {row}: not in {ROWS[name]}; {allowed(row, names)}")
+            raise UserError(f"{name} {row}: not in {ROWS[name]}; {allowed(str(row), names)}")
     of_row = () if row is None else (row,)
     if name in TRAINING:
         _announce(parameters, "@".join([name, *of_row]))
