@@ -21,6 +21,7 @@ from pipeline.simulator.cell import Cell
 from pipeline.simulator.metrics import STEP_METRICS
 
 GB = 1e9
+PROCESS = 300_000_000  # bytes that a process has of its own before it computes: its libraries
 TIMED = 0.3  # seconds of the shortest training that is believed
 BASIS = (
     "minutes: from {seconds:.0f} s of training here, one cell of each defence under each attack, divided by "
@@ -108,7 +109,7 @@ def _check_memory(params: Params, work: Work) -> None:
 
 
 def _least_bytes(params: Params, steps: int) -> dict[str, int]:
-    """Return what the training of one cell takes at the very least, by the parameter that asks for it."""
+    """Return what a process that trains one cell takes at the very least, by the parameter that asks for it."""
     format, threat, training = params.data.source.format, params.threat, params.training
     network = params.model.network(format.shape, format.classes)
     drawn = training.batch_size * training.local_update.minibatches
@@ -120,7 +121,7 @@ def _least_bytes(params: Params, steps: int) -> dict[str, int]:
     }
     taken = {name: number_bytes(training) * count for name, count in numbers.items()}
     taken["training.batch_size"] += INDEX * threat.honest * drawn
-    return taken
+    return {**taken, "execution.processes": PROCESS}
 
 
 def table(root: Path, params: Params) -> str:
