@@ -153,10 +153,17 @@ def test_a_missing_damaged_or_foreign_tuning_is_told_with_the_stage_to_run(root)
     with pytest.raises(UserError, match=r"no such result; run `dvc repro tune@centered_clipping`"):
         tuned(root, params)
     tune_defence(root, params, "centered_clipping")
-    with pytest.raises(UserError, match=r"tuned with other parameters .*; run `dvc repro tune@centered_clipping`"):
+    with pytest.raises(UserError, match=r"tuned with other parameters, .*; run `dvc repro tune@centered_clipping`"):
         tuned(root, parameters({**GRID, **TUNING, "tuning.trials": 5}))
-    (tune_folder(root, "centered_clipping") / "tuned.json").write_text("{")
-    with pytest.raises(UserError, match=r"not a whole result .*; run `dvc repro tune@centered_clipping`"):
+    file = tune_folder(root, "centered_clipping") / "tuned.json"
+    whole = file.read_text()
+    for damage in ("{", whole[:-2], whole.replace("learning_rate", "learning-rate"), whole.replace("1", "2", 1)):
+        file.write_text(damage)
+        with pytest.raises(UserError, match=r"not a whole result .*; run `dvc repro -f -s tune@centered_clipping`"):
+            tuned(root, params)
+    file.write_text(whole)
+    write(root / "data" / "dataset.safetensors", blobs(seed=1))
+    with pytest.raises(UserError, match=r"tuned with other parameters, data or code"):
         tuned(root, params)
 
 

@@ -36,7 +36,7 @@ def train_row(root: Path, params: Params, attack: str, observe: Observe) -> None
         observe: Given the hash of the data, the row's first cells and the key of each folder, returns what follows
             them. The seeds that are added are not watched, but finished with the others.
     """
-    row = Row(root, params, store.row_folder(root, attack))
+    row = Row(root, params, store.row_folder(root, attack), f"train@{attack}")
     missing = row.settle(whole_row(params, attack))
     cells = grid_row(params, attack)
     first = [planned for planned in cells if planned.folder in missing]

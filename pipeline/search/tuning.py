@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 
 from pipeline.core.component import parse
-from pipeline.core.files import file_hash, write_json, write_text
+from pipeline.core.files import file_hash, refilling, write_sealed, write_text
 from pipeline.core.paths import DATASET
 from pipeline.core.space import Range, Space
+from pipeline.data.dataset import data_hash
 from pipeline.runs.evaluator import Evaluator
 from pipeline.runs.execution import trainer
 from pipeline.runs.params import DefenceEntry, Params
@@ -28,17 +29,17 @@ RATE = "learning_rate"
 
 
 def tune_defence(root: Path, params: Params, defence: str) -> None:
-    """Tune one defence; write ``trials.csv``, then ``tuned.json``."""
+    """Tune one defence; write ``trials.csv`` and ``tuned.json``."""
+    data = data_hash(root / DATASET)
     with trainer(root / DATASET, params.execution) as processes:
-        trials = _search(params, defence, Evaluator(root, processes, file_hash(root / DATASET)))
+        trials = _search(params, defence, Evaluator(root, processes, data))
     best = chosen(trials, params.tuning.objective)
     row = trials[trials["trial"] == best].iloc[0]
     entry = _entry(params, defence, {RATE: float(row[RATE]), **json.loads(row["parameters"])})
-    folder = tune_folder(root, defence)
-    write_text(folder / "trials.csv", trials.to_csv(index=False))
-    files = {"trials": file_hash(folder / "trials.csv")}
-    found = {"key": tuning_key(params, defence), "trial": best, "defence": entry.content(), "files": files}
-    write_json(folder / "tuned.json", found)
+    found = {"key": tuning_key(params, defence, data), "trial": best, "defence": entry.content()}
+    with refilling(tune_folder(root, defence)) as folder:
+        write_text(folder / "trials.csv", trials.to_csv(index=False))
+        write_sealed(folder / "tuned.json", {**found, "files": {"trials": file_hash(folder / "trials.csv")}})
     print(f"tune {defence}: learning rate {entry.learning_rate:g}, {entry.rule.content()}", flush=True)
 
 
