@@ -117,12 +117,20 @@ def check(inputs: Tensor, labels: Tensor, dtype: torch.dtype, shape: tuple[int, 
 
 @contextmanager
 def readable(path: Path, stage: str) -> Iterator[Path]:
-    """Turn every fault of the file at ``path`` into the advice to repeat the stage that writes it."""
+    """Turn every fault of the file at ``path`` into the advice to repeat the stage that writes it.
+
+    Raises:
+        UserError: It is missing or damaged.
+        OSError: It is there, but the system does not let it be read.
+    """
     try:
+        path.open("rb").close()  # to safetensors, every file that it cannot open is a missing one
         yield path
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run `dvc repro {stage}`") from None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise UserError(f"{path}: truncated, damaged or another file ({error}); rerun `dvc repro {stage}`") from None
 
 

@@ -32,7 +32,7 @@ class Threat(Schema):
     above f, which the diagnostic ``byzantine_workers`` shows, but at least two honest workers take part in every round.
     """
 
-    workers: int = Field(ge=2, description="n, all workers")
+    workers: int = Field(ge=2, le=100_000, description="n, all workers")
     byzantine: int = Field(ge=0, description="b, Byzantine workers present")
     tolerated: int = Field(
         ge=0, description="f, Byzantine workers the defence is told to tolerate, among those of a round"
