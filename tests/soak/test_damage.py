@@ -8,7 +8,7 @@ import shutil
 import pytest
 from analysable import undrawn
 from support import Unwatched, blobs, parameters
-from tally import SOAK, Tally
+from tally import SOAK
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import remove
@@ -36,6 +36,7 @@ PARAMS = parameters(
         "search.confirmation_seeds": [200, 201],
     }
 )
+OUTCOMES = ("restored", "refused, then restored")
 REPEATS = 6 if SOAK else 1
 pytestmark = pytest.mark.soak
 
@@ -167,15 +168,12 @@ def helped(error, root, stage):
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_no_damage_is_believed(damage, original, tmp_path, capsys):
-    chance, tally = random.Random(damage), Tally("restored", "refused, then restored")
+def test_no_damage_is_believed(damage, original, tmp_path, tally):
+    chance = random.Random(damage)
     for kind in KINDS if SOAK else chance.sample(sorted(KINDS), 1):
         for number in range(REPEATS):
             root = tmp_path / "project"
             shutil.copytree(original, root)
-            tally.note(kind, outcome(root, kind, damage, chance), f"trial {number}")
+            tally.note(damage, outcome(root, kind, damage, chance), f"{kind}, trial {number}")
             remove(root)
-    if SOAK:
-        with capsys.disabled():
-            print(f"\n{damage}\n\n{tally}\n")
     assert tally.lost == []

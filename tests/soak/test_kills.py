@@ -12,7 +12,7 @@ import pytest
 from project import copy_of_the_project
 from ruamel.yaml import YAML
 from support import ROOT, SMALL, blobs, raw_parameters
-from tally import SOAK, Tally
+from tally import SOAK
 
 from pipeline.core.files import WRITING, read_json
 from pipeline.data.dataset import write
@@ -39,6 +39,7 @@ CHANGES = (
     "tuning.batch=3 tuning.seeds=[300] search.studies=[ipm] search.defences=[mean,krum] search.trials=3 "
     "search.batch=3 search.seeds=[100] search.confirmation_seeds=[200,201] execution.memory_gb=0.00001"
 )
+OUTCOMES = ("survived",)
 EVALUATIONS = ".cellcache/evaluations"
 # Command -> what it makes, and where its cells are written.
 STAGES = {
@@ -158,8 +159,8 @@ def made(folder, stage):
 
 
 @pytest.mark.parametrize(("stage", "kills"), [("train ipm", 12), ("search ipm", 10), ("tune median", 8), ("track", 6)])
-def test_a_killed_stage_continues_to_the_same_bytes(stage, kills, project, capsys):
-    chance, tally, subject = random.Random(stage), Tally("survived"), command(project, stage)
+def test_a_killed_stage_continues_to_the_same_bytes(stage, kills, project, tally):
+    chance, subject = random.Random(stage), command(project, stage)
     whole, done = made(project, stage), 0
 
     def forget():
@@ -174,13 +175,11 @@ def test_a_killed_stage_continues_to_the_same_bytes(stage, kills, project, capsy
         done += killed_and_finished(
             subject, chance, 2, seconds, most, tally, stage, lambda: made(project, stage) == whole
         )
-    with capsys.disabled():
-        print(f"\n{tally}\n")
     assert tally.lost == []
 
 
-def test_a_killed_dvc_repro_continues_to_the_same_bytes(tmp_path, capsys):
-    project, chance, tally, done = copy_of_the_project(tmp_path), random.Random("repro"), Tally("survived"), 0
+def test_a_killed_dvc_repro_continues_to_the_same_bytes(tmp_path, tally):
+    project, chance, done = copy_of_the_project(tmp_path), random.Random("repro"), 0
     project.stage("set", CHANGES)
     subject = Killed(tmp_path, ["dvc", "repro"], "results/train/ipm", project.env)
     seconds = subject.finish()
@@ -200,6 +199,4 @@ def test_a_killed_dvc_repro_continues_to_the_same_bytes(tmp_path, capsys):
             "dvc repro",
             lambda: (files(tmp_path / "results", tmp_path / "reports"), (tmp_path / "dvc.lock").read_bytes()) == whole,
         )
-    with capsys.disabled():
-        print(f"\n{tally}\n")
     assert tally.lost == []
