@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test ui clean
+.PHONY: repro test soak ui clean
 
 repro: $(VENV)/installed
 	dvc repro
@@ -14,6 +14,9 @@ test: $(VENV)/installed-tests
 	ruff format --check .
 	mypy
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
+
+soak: $(VENV)/installed-tests
+	SOAK=1 OMP_NUM_THREADS=1 pytest -n 0 -m soak tests/soak
 
 ui: $(VENV)/installed
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --host 127.0.0.1 --port 5000 \

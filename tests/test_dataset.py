@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pipeline.core.component import parse
 from pipeline.core.errors import UserError
-from pipeline.data.dataset import load
+from pipeline.data.dataset import SPLITS, Dataset, Split, load, write
 from pipeline.data.prepare import SOURCES, Data, prepare
 
 DIGITS = {"source": {"name": "digits"}, "validation_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0}
@@ -51,6 +52,11 @@ def test_a_dataset_with_values_out_of_range_is_refused(key, value, digits, tmp_p
     prepare(data(), digits, path)
     tensors = load_file(path)
     tensors[key].view(-1)[3] = value
-    save_file(tensors, path, {"classes": "10"})
-    with pytest.raises(UserError, match="rerun `dvc repro prepare`"):
+    with safe_open(path, framework="pt") as file:
+        save_file(tensors, path, file.metadata())
+    with pytest.raises(UserError, match=r"its checksum is another.*; rerun `dvc repro prepare`"):
+        load(path)
+    splits = [Split(tensors[f"{name}_inputs"], tensors[f"{name}_labels"]) for name in SPLITS]
+    write(path, Dataset(*splits, classes=10))
+    with pytest.raises(UserError, match=r"NaN|outside 0 to 9"):
         load(path)

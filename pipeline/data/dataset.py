@@ -1,8 +1,11 @@
 """The checked file of normalised train, validation and test tensors that training reads."""
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -11,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import replacing
+from pipeline.core.files import file_hash, replacing
 
 SPLITS = ("train", "validation", "test")
 
@@ -55,9 +58,11 @@ def load(path: Path) -> Dataset:
         UserError: The file is missing, damaged or something else.
     """
     with readable(path, "prepare"), safe_open(path, framework="pt") as file:
-        classes = int((file.metadata() or {})["classes"])
+        prepared = json.loads((file.metadata() or {})["prepared"])
         splits = {split: (file.get_tensor(f"{split}_inputs"), file.get_tensor(f"{split}_labels")) for split in SPLITS}
-        shape = tuple(splits["train"][0].shape[1:])
+        classes, shape = int(prepared["classes"]), tuple(splits["train"][0].shape[1:])
+        if prepared["checksum"] != _checksum(classes, (tensor for split in splits.values() for tensor in split)):
+            raise ValueError("its checksum is another")
         for inputs, labels in splits.values():
             check(inputs, labels, torch.float32, shape, classes)
     return Dataset(**{split: Split(*tensors) for split, tensors in splits.items()}, classes=classes)
@@ -68,7 +73,32 @@ def write(path: Path, dataset: Dataset) -> None:
     tensors: dict[str, Tensor] = {}
     for name, split in zip(SPLITS, (dataset.train, dataset.validation, dataset.test), strict=True):
         tensors |= {f"{name}_inputs": split.inputs, f"{name}_labels": split.labels}
-    write_tensors(path, tensors, {"classes": str(dataset.classes)})
+    prepared = {"checksum": _checksum(dataset.classes, tensors.values()), "classes": dataset.classes}
+    write_tensors(path, tensors, {"prepared": json.dumps(prepared)})
+
+
+def _checksum(classes: int, tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256(str(classes).encode())
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def data_hash(path: Path) -> str:
+    """Return the hash of a prepared file, which is read and checked once for as long as it is not written anew.
+
+    Raises:
+        UserError: The file is missing, damaged or something else.
+    """
+    with readable(path, "prepare"):
+        status = path.stat()
+    return _hash_of_checked(path, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@cache
+def _hash_of_checked(path: Path, *_: int) -> str:
+    load(path)
+    return file_hash(path)
 
 
 def check(inputs: Tensor, labels: Tensor, dtype: torch.dtype, shape: tuple[int, ...], classes: int) -> None:
@@ -87,12 +117,20 @@ def check(inputs: Tensor, labels: Tensor, dtype: torch.dtype, shape: tuple[int, 
 
 @contextmanager
 def readable(path: Path, stage: str) -> Iterator[Path]:
-    """Turn every fault of the file at ``path`` into the advice to repeat the stage that writes it."""
+    """Turn every fault of the file at ``path`` into the advice to repeat the stage that writes it.
+
+    Raises:
+        UserError: It is missing or damaged.
+        OSError: It is there, but the system does not let it be read.
+    """
     try:
+        path.open("rb").close()  # to safetensors, every file that it cannot open is a missing one
         yield path
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run `dvc repro {stage}`") from None
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise UserError(f"{path}: truncated, damaged or another file ({error}); rerun `dvc repro {stage}`") from None
 
 
