@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pipeline.attacks import Attack, TunableAttack
 from pipeline.core.errors import UserError
 from pipeline.core.paths import DATASET
-from pipeline.runs.execution import Trainer, device, processes, train, trainer
+from pipeline.runs.execution import Trainer, device, halves, processes, train, trainer
 from pipeline.runs.memory import available
 from pipeline.runs.params import Params
 from pipeline.runs.plan import INDEX, activations, number_bytes, planned
@@ -96,8 +96,8 @@ def announced(params: Params, stage: str) -> str:
 
 def _check_memory(params: Params, work: Work) -> None:
     on = device(params.execution.device)
-    if on.type != "cpu":
-        return  # a batch that its memory does not hold is halved
+    if halves(on):
+        return
     parts = _least_bytes(params, work.steps)
     count, here = min(work.most, processes(params.execution.processes, on)), available()
     if sum(parts.values()) * count > here:

@@ -24,7 +24,7 @@ from pipeline.tracking.runs import EXPERIMENTS, Experiment, experiment_tags
 from pipeline.tracking.store import artifacts, database_of, sqlite_uri, without_password
 
 ANSWERS_IN = 5  # seconds within which a server must answer at first
-LONGEST = 300  # characters of a cause
+LONGEST = 500  # characters of a cause
 FAULTS = (MlflowException, SQLAlchemyError, ImportError, OSError)  # OSError: of files, sockets and requests
 databases.MAX_RETRY_COUNT = 1  # MLflow would try for 100 s, whatever the fault
 os.environ.setdefault("PGCONNECT_TIMEOUT", str(ANSWERS_IN))

@@ -36,6 +36,7 @@ def publish_outer(
     changes = run.data.params.get("set", "")
     if MADE_UP.fullmatch(run.info.run_name or ""):
         client.update_run(tracker.outer, name=f"{name} | {changes}" if changes.strip() else name)
+    client.set_tag(tracker.outer, "current", "true")  # seen in the saved views
     values = flatten(params.model_dump(mode="json"))
     tracker.log_params(tracker.outer, {path: values[path] for path in values.keys() - run.data.params.keys()})
     tracker.log(tracker.outer, points)

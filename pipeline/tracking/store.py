@@ -4,7 +4,10 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from tempfile import gettempdir
 from urllib.parse import quote, unquote
+
+from pipeline.core.files import content_hash
 
 COMMIT = "mlflow.source.git.commit"
 WRITTEN_BY_DVC = ("dvc.lock", "results", "reports", "docs/images")  # by the pipeline, or copied from what it made
@@ -66,9 +69,14 @@ def _git(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def lock_file(root: Path, address: str) -> Path:
-    """Return the lock beside the database, the same for every process that uses the database; create its folder."""
-    database = database_of(address) or root / "tracking" / "mlflow"
+def lock_file(address: str) -> Path:
+    """Return the lock that all processes on this machine share which use a store; create its folder.
+
+    It stands beside an SQLite database. Two clones that open an empty PostgreSQL database at once would both make the
+    tables, and fail.
+    """
+    shared = Path(gettempdir(), f"byzantine-pipeline-{os.getuid()}-{content_hash(address)}")
+    database = database_of(address) or shared
     database.parent.mkdir(parents=True, exist_ok=True)
     return database.with_name(f"{database.name}.lock")
 

@@ -64,7 +64,7 @@ class Tracker:
         self._tags = {**code_tags(root), "data_hash": data_hash, "torch": version("torch")}
         self._dataset = _dataset(params.data.source.name, data_hash)
         with connection.faults_told(self._uri):
-            self._lock = FileLock(lock_file(self._root, self._uri))
+            self._lock = FileLock(lock_file(self._uri))
             with self._lock:
                 self.client, self._scope = self._open()
                 self._experiments = connection.experiments(self.client, self._uri)
