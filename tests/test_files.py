@@ -61,6 +61,17 @@ def test_an_error_before_the_first_byte_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_the_system_refuses_names_the_file_and_not_its_temporary_name(tmp_path):
+    def refused(name):
+        with replacing(tmp_path / "file.txt") as temporary:
+            raise OSError(28, "No space left on device", {"none": None, "temporary": temporary}.get(name, name))
+
+    for name, told in (("none", tmp_path / "file.txt"), ("temporary", tmp_path / "file.txt"), ("other", "other")):
+        with pytest.raises(OSError, match="No space left") as error:
+            refused(name)
+        assert str(error.value.filename) == str(told)
+
+
 def test_a_block_that_writes_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "file.txt"):
         pass

@@ -40,11 +40,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have what the system refuses in the block name ``path``, where it names no file: a full disk does not."""
+    """Have what the system refuses in the block name ``path``, where it names none (a full disk) or a temporary file."""
     try:
         yield
     except OSError as error:
-        if error.errno is not None and error.filename is None:
+        named = "" if error.filename is None else Path(str(error.filename)).name
+        if error.errno is not None and (not named or named.startswith(WRITING)):
             error.filename = str(path)
         raise
 
