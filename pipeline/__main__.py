@@ -66,10 +66,14 @@ def _prepare(here: Path, parameters: params.Params) -> None:
 
 
 def _train(here: Path, parameters: params.Params, attack: str) -> None:
-    from pipeline.runs.train import train_row
-    from pipeline.tracking.live import follow
+    from pipeline.runs.train import Observer, train_row
 
-    train_row(here, parameters, attack, lambda data, *row: follow(here, parameters, data, attack, *row))
+    def observe(data: str, *row: Any) -> Observer:
+        from pipeline.tracking.live import follow  # takes a second, while the processes start
+
+        return follow(here, parameters, data, attack, *row)
+
+    train_row(here, parameters, attack, observe)
 
 
 def _search(here: Path, parameters: params.Params, study: str) -> None:
