@@ -109,6 +109,7 @@ MISTAKES = [
 
 
 TOO_MUCH = [
+    ({"threat.tolerated": 17}, "threat = {", "tolerated = 17 is not less than the 17 workers of a round"),
     ({"defences.steps_done": {"rule": {"name": "mean"}}}, "defences.steps_done: the curves have a column", "another"),
     ({"search.sampler_seed": 2**32}, "search.sampler_seed = 4294967296: should be less than 4294967296", ""),
     ({"tuning.sampler_seed": 2**32}, "tuning.sampler_seed = 4294967296: should be less than 4294967296", ""),

@@ -53,6 +53,8 @@ class Threat(Schema):
     def _leave_two_honest(self) -> Self:
         if self.received > self.workers:
             raise ValueError(f"sampled = {self.sampled} is more than the {self.workers} workers")
+        if self.tolerated >= self.received:
+            raise ValueError(f"tolerated = {self.tolerated} is not less than the {self.received} workers of a round")
         if self.honest < 2:
             raise ValueError(f"byzantine = {self.byzantine} leaves less than 2 of {self.workers} workers honest")
         return self
