@@ -140,11 +140,19 @@ class Program:
         inputs = augment(self.training.augment, self.dataset.train.inputs[samples], self.images.fork(t))
         return inputs, labels
 
-    def byzantine(self, momentum: Tensor, state: State, t: int | Tensor) -> tuple[Tensor, Any]:
-        """Return the Byzantine vectors ``[R, b, d]`` and a memory, from the ``momentum [R, k, d]`` of those present."""
+    def byzantine(self, vectors: Tensor, momentum: Tensor, state: State, t: int | Tensor) -> tuple[Tensor, Any]:
+        """Return the Byzantine vectors ``[R, b, d]`` and a memory.
+
+        Args:
+            vectors: ``[R, k, d]``, of the workers present before momentum.
+            momentum: ``[R, k, d]``, after it.
+            state: Before the step.
+            t: The step.
+        """
         h, b = self.counts(t)
-        if not isinstance(self.attack, VectorAttack):
-            return momentum[:, h:], None
+        if isinstance(self.attack, DataAttack):
+            return self.attack.sent(vectors[:, h:], momentum[:, h:]), None
+        assert isinstance(self.attack, VectorAttack)
         context = AttackContext(
             byzantine=b,
             tolerated=self.threat.tolerated,
