@@ -337,5 +337,5 @@ def test_a_source_with_its_own_test_part_keeps_it_in_order(mnist, tmp_path):
     dataset = load(tmp_path / "dataset.safetensors")
     assert [len(s.labels) for s in (dataset.train, dataset.validation, dataset.test)] == [30, 10, FEW["t10k"]]
     images, labels = random_images(FEW["t10k"], (28, 28), seed=1)
-    assert torch.equal(dataset.test.inputs, mnist.format.normalise(torch.from_numpy(images)[:, None]))
+    assert torch.equal(dataset.test.inputs, mnist.format.pixels.normalise(torch.from_numpy(images)[:, None]))
     assert torch.equal(dataset.test.labels, torch.from_numpy(labels).long())

@@ -137,7 +137,8 @@ class Program:
             h, _ = self.counts(t)
             poisoned = self.attack.poison(labels[:, h:], self.dataset.classes)
             labels = torch.cat([labels[:, :h], poisoned], dim=1)
-        inputs = augment(self.training.augment, self.dataset.train.inputs[samples], self.images.fork(t))
+        read = self.dataset.train.read(samples, self.initial.dtype)
+        inputs = augment(self.training.augment, read, self.images.fork(t))
         return inputs, labels
 
     def byzantine(self, vectors: Tensor, momentum: Tensor, state: State, t: int | Tensor) -> tuple[Tensor, Any]:
@@ -230,7 +231,7 @@ def build(
     dtype = DTYPES[training.precision]
     return Program(
         network=network,
-        dataset=dataset.to(device, dtype),
+        dataset=dataset.to(device),
         threat=first.threat,
         training=training,
         attack=first.attack,
