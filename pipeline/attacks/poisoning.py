@@ -1,4 +1,4 @@
-"""Byzantine workers that follow the protocol on data of their own: honestly, on poisoned labels, or with reversed sign."""
+"""Byzantine workers that compute on data of their own: honestly, on poisoned labels, or to send the reverse."""
 
 from typing import ClassVar, Literal
 

@@ -91,5 +91,7 @@ class Format:
             tensor([[1., 0.]])
         """
         each = (-1, *[1] * (len(self.shape) - 1))
-        mean, deviation = (torch.tensor(numbers, dtype=torch.float64).view(each) for numbers in (self.means, self.deviations))
+        mean, deviation = (
+            torch.tensor(numbers, dtype=torch.float64).view(each) for numbers in (self.means, self.deviations)
+        )
         return ((inputs.double() - mean) / deviation).float()
