@@ -32,8 +32,8 @@ class Partition(Component):
     With ``holders: all`` all n workers get a share, so that the honest shares do not depend on the attack; Byzantine
     workers use theirs only under ``none`` and under data attacks. With ``holders: honest`` all samples are divided
     among the h honest workers, and Byzantine worker i uses the share of honest worker i (starting over from the first
-    if b > h). With ``holders: honest_and_iid`` they are divided likewise, but the Byzantine workers use random shares of
-    all samples, of floor(N / h) each, disjoint as long as b <= h.
+    if b > h). With ``holders: honest_and_iid`` they are divided likewise, but the Byzantine workers use random shares
+    of all samples, of floor(N / h) each, disjoint as long as b <= h.
     """
 
     holders: Literal["all", "honest", "honest_and_iid"] = Field(

@@ -40,7 +40,7 @@ class Network:
         self.convolutional = any(isinstance(layer, nn.Conv2d) for layer in module.modules())
 
     def forward(self, params: Tensor, inputs: Tensor, training: bool = False) -> Tensor:
-        """Return the logits of ``inputs`` under the flat ``params``; layers such as dropout act in ``training`` only."""
+        """Return the logits of ``inputs`` under the flat ``params``; dropout acts in ``training`` alone."""
         parts = torch.split(params, [shape.numel() for shape in self.shapes.values()], dim=-1)
         named = {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
         logits: Tensor = torch.func.functional_call(self.module.train(training), named, (inputs,))

@@ -65,7 +65,7 @@ class BucketingCnn(Model):
 
     name: Literal["cnn_bucketing"] = "cnn_bucketing"
     dropout: Literal["none", "shared"] = Field("none", description="none, or shared by all workers and steps")
-    cpu_gradients: ClassVar[BackendName] = "replicas"
+    cpu_gradients: ClassVar[BackendName] = "loop"
     formula: ClassVar[str] = "conv3(32), conv3(64), pool without ReLU, linear(128), linear"
     reference: ClassVar[str] = "Karimireddy et al., ICLR 2022, arXiv:2006.09365: the authors' public code"
 
