@@ -1,12 +1,13 @@
-"""How often the t-interval covers the truth with few seeds: measured by simulation."""
+"""How often the t-interval covers the truth, with few seeds and with seeds added until it is narrow: simulated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 import numpy as np
 import pandas as pd
 
 from pipeline.report.intervals import t_half_width
+from pipeline.runs.seeds import until_narrow
 
 STREAM = 0  # seed of the simulation
 DRAWS = 4000  # simulated groups of seeds: a coverage of 95 % is then known to ± 0.7 points
@@ -44,9 +45,34 @@ def coverage(seeds: Sequence[int], confidence: float) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def coverage_of_added(first: int, most: int, half_widths: Sequence[float], confidence: float) -> pd.DataFrame:
+    """Return how often the t-interval holds the true mean where seeds were added until it was narrow enough.
+
+    A row for each half width aimed at; seeds come in rounds of ``first``, up to ``most``.
+
+    Example:
+        >>> coverage_of_added(2, 4, [0.03], 0.5).columns.to_list()
+        ['half_width', 'normal', 'half of the runs collapse', 'one run in five collapses']
+    """
+    rounds = [(first, most, aimed, confidence) for aimed in half_widths]
+    return pd.DataFrame(
+        [{"half_width": aimed[2], **{name: _covered_added(name, *aimed) for name in OUTCOMES}} for aimed in rounds]
+    )
+
+
+def _covered_added(outcome: str, first: int, most: int, half_width: float, confidence: float) -> float:
+    draw, mean = OUTCOMES[outcome]
+    whole = draw(np.random.default_rng(STREAM), (DRAWS, most))
+    groups = [group[: until_narrow(group, first, most, half_width, confidence)] for group in whole]
+    return _held(groups, mean, confidence)
+
+
+def _held(groups: Iterable[np.ndarray], mean: float, confidence: float) -> float:
+    """Return the share of groups whose interval holds ``mean``."""
+    return float(np.mean([abs(group.mean() - mean) <= t_half_width(group, confidence) for group in groups]))
+
+
 @cache
 def _covered(outcome: str, seeds: int, confidence: float) -> float:
     draw, mean = OUTCOMES[outcome]
-    groups = draw(np.random.default_rng(STREAM), (DRAWS, seeds))
-    held = [abs(group.mean() - mean) <= t_half_width(group, confidence) for group in groups]
-    return float(np.mean(held))
+    return _held(draw(np.random.default_rng(STREAM), (DRAWS, seeds)), mean, confidence)

@@ -49,9 +49,29 @@ def seeds_needed(params: Params, attack: str, accuracies: Sequence[float]) -> in
     grid, analysis = params.grid, params.analysis
     if attack == CLEAN:
         return grid.max_seeds
-    count = len(grid.seeds)
-    while count < grid.max_seeds and len(accuracies) >= count:
-        if t_half_width(accuracies[:count], analysis.confidence) <= analysis.half_width:
+    return until_narrow(accuracies, len(grid.seeds), grid.max_seeds, analysis.half_width, analysis.confidence)
+
+
+def until_narrow(values: Sequence[float], first: int, most: int, half_width: float, confidence: float) -> int:
+    """Return how many values make the interval of their mean narrow enough, as far as they tell.
+
+    Args:
+        values: In the order in which they are added.
+        first: Values of each round.
+        most: Values at which rounds end.
+        half_width: Aimed at.
+        confidence: Of the Student-t interval.
+
+    Returns:
+        Between ``first`` and ``most``; more than ``len(values)`` where these do not suffice.
+
+    Example:
+        >>> until_narrow([0.1, 0.9, 0.5, 0.5, 0.5, 0.5], first=2, most=6, half_width=0.6, confidence=0.95)
+        4
+    """
+    count = first
+    while count < most and len(values) >= count:
+        if t_half_width(values[:count], confidence) <= half_width:
             break
-        count = min(count + len(grid.seeds), grid.max_seeds)
+        count = min(count + first, most)
     return count
