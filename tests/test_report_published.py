@@ -16,10 +16,10 @@ SMALL_GRID = {**GRID, "search.studies": [], "grid.defences": ["mean", "krum"]}
 CSV = "tables/published.csv"
 NAMED = {**SMALL_GRID, "analysis.published": CSV}
 ROWS = """\
-attack,defence,partition,mean,sd,unit,reference
-ipm,krum,iid,25.5,1.5,percent,Table 1
-none,mean,alpha_03,0.95,,fraction,Table 2
-alie,mean,alpha_03,50,1,percent,Table 1
+attack,defence,partition,mean,sd,runs,measure,unit,reference
+ipm,krum,iid,25.5,1.5,3,last,percent,Table 1
+none,mean,alpha_03,0.95,,,last,fraction,Table 2
+alie,mean,alpha_03,50,1,3,last,percent,Table 1
 """
 SYNTHETIC = {
     **{"name": "synthetic", "channels": 1, "height": 2, "width": 3, "classes": 10},
