@@ -51,9 +51,10 @@ def section(text, heading):
 
 def test_published_numbers_stand_beside_ours(root):
     told = section(analysed(root, NAMED), "Published beside ours")
-    assert "| ipm | krum | iid | 25.5 ± 1.5 | 20.5 ± 6.4 | 2 | -5.0 | 1 |" in told
-    assert "| none | mean | alpha_03 | 95.0 ± n/a | 90.5 ± 6.4 | 2 | -4.5 | 2 |" in told
-    assert "| alie | mean | alpha_03 | 50.0 ± 1.0 | n/a ± n/a | n/a | n/a | 1 |" in told
+    assert "| ipm | krum | iid | last | 25.5 ± 1.5 | 20.5 ± 0.7 | 2 | -5.0 | -5 | 1 |" in told
+    assert "| none | mean | alpha_03 | last | 95.0 ± n/a | 90.5 ± 0.7 | 2 | -4.5 | -5.2 | 2 |" in told
+    assert "| alie | mean | alpha_03 | last | 50.0 ± 1.0 | n/a ± n/a | n/a | n/a | n/a | 1 |" in told
+    assert "0 of 2 lie within 2 standard errors" in told
     assert "1. Table 1\n2. Table 2" in told
     assert "synthetic" not in told
 

@@ -114,9 +114,8 @@ def beside(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
         >>> beside(pd.DataFrame({**names, **numbers}), ours)[["seeds", "difference", "z"]].round(3).values.tolist()
         [[1.0, 0.25, 2.236]]
     """
-    ours = pd.DataFrame(
-        [_measured(row, runs) for row in published.to_dict("records")], columns=["ours", "ours_sd", "seeds"]
-    )
+    measured = [_measured(row, runs) for row in published.to_dict("records")]
+    ours = pd.DataFrame(measured, columns=["ours", "ours_sd", "seeds"])
     both = published.reset_index(drop=True).join(ours)
     difference = both["ours"] - both["published"]
     spread, theirs = both["ours_sd"], both["published_sd"]

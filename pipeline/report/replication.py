@@ -22,11 +22,11 @@ PAGE, OURS, PUBLISHED, CAUSES = "published.md", "ours.csv", "published.csv", "ca
 HEADING = """\
 # Published numbers beside ours
 
-Written by `python -m pipeline record`; [README.md](README.md) says how the runs were made and what differs. Accuracies in percent, mean ±
-standard deviation over the runs; z is the difference over its standard error, where a deviation that is not known (a single run,
-or none printed) is taken to be the other one's. The published number is, as its paper or code defines it, the mean of the last five
-evaluations (`last_five`), or the largest mean accuracy over time (`largest`), taken on test images; ours is the same on validation
-images, which training does not see; `last` is the test accuracy after the last step.
+Written by `python -m pipeline record`; [README.md](README.md) says how the runs were made and what differs.
+Accuracies in percent, mean ± standard deviation over the runs. z is the difference over its standard error; a deviation
+that is not known (a single run, or none printed) is taken to be the other one's. The published number is the mean of
+the last five evaluations (`last_five`), the largest mean accuracy over time (`largest`) or that after the last step
+(`last`), on test images; ours is the same on validation images, where it is taken over time.
 """
 
 
@@ -72,15 +72,16 @@ def _text(curve: np.ndarray) -> str:
 def read_ours(path: Path) -> pd.DataFrame:
     """Read what :func:`record` wrote, as :func:`pipeline.report.published.our_runs` returns it."""
     rows = pd.read_csv(path, dtype={"curve": str})
-    return rows.assign(curve=[np.array(curve.split(), dtype=float) for curve in rows["curve"]])
+    curves = pd.Series([np.array(curve.split(), dtype=float) for curve in rows["curve"]], dtype=object)
+    return rows.assign(curve=curves)
 
 
 def compared(experiment: Path) -> pd.DataFrame:
     """Return the published rows of an experiment that were run here, beside ours, and why they differ.
 
     Returns:
-        Those of :func:`pipeline.report.published.beside`, with ``cause``: of ``causes.csv`` (``GROUP`` and cause), empty
-        where the difference is small or no cause is known.
+        Those of :func:`pipeline.report.published.beside`, and the ``cause`` that ``causes.csv`` (``GROUP`` and cause)
+        states; empty where it states none.
     """
     both = beside(read_published(experiment / PUBLISHED), read_ours(experiment / OURS)).dropna(subset=["ours"])
     causes = experiment / CAUSES
@@ -106,9 +107,8 @@ def _section(name: str, both: pd.DataFrame) -> str:
 
 
 def _line(row: dict[Any, Any]) -> str:
+    names = [row[name] for name in (*GROUP, "measure")]
+    accuracies = [wording.uncertain(row[name], row[f"{name}_sd"]) for name in ("published", "ours")]
+    numbers = [f"{row['seeds']:.0f}", wording.points(row["difference"], "+"), wording.number(row["z"], 2)]
     unexplained = "none found" if abs(row["z"]) > NEAR else ""
-    return (
-        f"| {row['attack']} | {row['defence']} | {row['partition']} | {row['measure']} "
-        f"| {wording.uncertain(row['published'], row['published_sd'])} | {wording.uncertain(row['ours'], row['ours_sd'])} "
-        f"| {row['seeds']:.0f} | {wording.points(row['difference'], '+')} | {row['z']:.1f} | {row['cause'] or unexplained} |"
-    )
+    return f"| {' | '.join([*names, *accuracies, *numbers, row['cause'] or unexplained])} |"
