@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test ui clean
+.PHONY: repro test soak ui clean
 
 repro: $(VENV)/installed
 	dvc repro
@@ -15,9 +15,12 @@ test: $(VENV)/installed-tests
 	mypy
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 
+soak: $(VENV)/installed-tests
+	SOAK=1 OMP_NUM_THREADS=1 pytest -n 0 -m soak tests/soak
+
 ui: $(VENV)/installed
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --host 127.0.0.1 --port 5000 \
-	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/tracking/mlflow.db}"
+	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///tracking/mlflow.db}"
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

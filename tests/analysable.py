@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from support import blobs
 
-from pipeline.core.files import file_hash, write_json, write_text
-from pipeline.data.dataset import write
-from pipeline.report import report
+from pipeline.core.files import file_hash, write_sealed, write_text
+from pipeline.core.paths import DATASET
+from pipeline.data.dataset import data_hash, write
 from pipeline.report.pictures import draw_labels
 from pipeline.report.search_results import COLUMNS
 from pipeline.runs import store
+from pipeline.runs.cell_files import read_cell, write_cell
 from pipeline.runs.plan import grid_row
 from pipeline.search.study import Study
 from pipeline.simulator.loop import Result
@@ -42,12 +43,22 @@ def fabricated(attack, defence, seed) -> Result:
     return Result({name: np.zeros(6) for name in STEP_METRICS}, [0, 6], curves, {**final, "diverged": 0.0})
 
 
+def rewrite(folder, final=(), steps=()):
+    """Change what a cell holds, as if it had been measured so."""
+    found = read_cell(folder)
+    columns, curves = {**found.steps, **dict(steps)}, dict(found.evaluations)
+    del columns["step"]
+    evaluated = curves.pop("steps_done").astype(int).tolist()
+    write_cell(folder, found.identity, Result(columns, evaluated, curves, {**found.final, **dict(final)}))
+
+
 def write_grid(root, params):
     for attack in params.grid.attacks:
         row = store.row_folder(root, attack)
         row.mkdir(parents=True)
         for planned in grid_row(params, attack):
-            store.write(root, row, planned, "key", fabricated(attack, planned.defence, planned.cell.seed))
+            identity = planned.cell.identity(data_hash(root / DATASET), {})
+            store.write(row, planned, identity, fabricated(attack, planned.defence, planned.cell.seed))
 
 
 def measured(seeds, degradation) -> list[dict]:
@@ -108,11 +119,12 @@ def write_study(root, params, name):
     for title, found in tables.items():
         write_text(folder / f"{title}.csv", pd.DataFrame(found)[COLUMNS[title]].to_csv(index=False))
     files = {title: file_hash(folder / f"{title}.csv") for title in tables}
-    write_json(folder / "study.json", {"key": "k", **declared.description(), "stopped_after": 3, "files": files})
+    made = {"key": "k", "made_with": declared.made_with(data_hash(root / DATASET)), "stopped_after": 3, "files": files}
+    write_sealed(folder / "study.json", {**declared.description(), **made})
 
 
 def results(root, params) -> Path:
-    write(root / report.DATASET, blobs())
+    write(root / DATASET, blobs())
     write_grid(root, params)
     for name in params.search.studies:
         write_study(root, params, name)

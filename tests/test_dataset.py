@@ -11,7 +11,7 @@ from support import blobs
 
 from pipeline.core.component import parse
 from pipeline.core.errors import UserError
-from pipeline.data.dataset import Split, load, write
+from pipeline.data.dataset import SPLITS, Dataset, Split, load, write
 from pipeline.data.prepare import SOURCES, Data, prepare
 
 DIGITS = {"source": {"name": "digits"}, "validation_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0}
@@ -61,7 +61,11 @@ def test_a_dataset_with_values_out_of_range_is_refused(key, value, tmp_path):
     load(path)
     tensors[key].view(-1)[3] = value
     save_file(tensors, path, metadata)
-    with pytest.raises(UserError, match="rerun `dvc repro prepare`"):
+    with pytest.raises(UserError, match=r"its checksum is another.*; rerun `dvc repro prepare`"):
+        load(path)
+    splits = [Split(tensors[f"{name}_inputs"], tensors[f"{name}_labels"]) for name in SPLITS]
+    write(path, Dataset(*splits, classes=10))
+    with pytest.raises(UserError, match=r"NaN|outside 0 to 9"):
         load(path)
 
 

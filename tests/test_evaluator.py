@@ -1,12 +1,14 @@
 """Every cell is trained once, whoever asks, and whatever interrupts."""
 
-import json
-
 import pytest
 from fabricated import Training, visible
-from support import blobs, cell, train, trainer
+from support import Unwatched, blobs, cell, parameters, train, trainer
 
+from pipeline.core.files import read_sealed, write_sealed
+from pipeline.data.dataset import data_hash, write
 from pipeline.runs.evaluator import Evaluator, Outcome
+from pipeline.runs.store import read_row
+from pipeline.runs.train import train_row
 
 DATASET = blobs()
 
@@ -39,10 +41,11 @@ def test_what_is_known_is_not_trained_again_by_anyone(training, tmp_path):
     assert len(training.trained) == 3
 
 
-def test_each_split_has_its_own_outcome(training, tmp_path):
+def test_one_training_tells_the_outcome_on_both_splits(training, tmp_path):
     (validation,) = evaluator(tmp_path).outcomes(CELLS[:1], "validation", "")
     (test,) = evaluator(tmp_path).outcomes(CELLS[:1], "test", "")
     assert test.accuracy == pytest.approx(validation.accuracy - 0.05)
+    assert len(training.trained) == 1
 
 
 def test_what_a_filter_flags_is_measured_when_it_is_asked_for(training, tmp_path):
@@ -70,12 +73,46 @@ def test_an_interruption_keeps_what_was_finished(training, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", "{}", '{"accuracy": 1.0}', '{"accuracy": 1, "what": 2}', "\xff"])
-def test_a_damaged_memory_is_trained_anew(damage, training, tmp_path):
+def test_a_damaged_memory_is_trained_anew(damage, training, tmp_path, capsys):
     (before,) = evaluator(tmp_path).outcomes(CELLS[:1], "test", "")
     (file,) = (path for path in (tmp_path / ".cellcache").rglob("*.json"))
+    whole = file.read_bytes()
     file.write_text(damage, encoding="latin-1")
     assert evaluator(tmp_path).outcomes(CELLS[:1], "test", "") == [before]
-    assert json.loads(file.read_text()) == {"accuracy": before.accuracy, "diverged": False, "flagged": None}
+    assert file.read_bytes() == whole
+    assert capsys.readouterr().err.count(": damaged (") == 1
+    assert damage.encode("latin-1") in [path.read_bytes() for path in (tmp_path / ".cellcache").glob("damaged-*")]
+
+
+def poisoned(file):
+    """Endings that are whole but not those of the cell: out of range, or of another cell."""
+    found = read_sealed(file)
+    yield {**found, "test_accuracy": 7.0}
+    yield {**found, "validation_accuracy": -0.1}
+    yield {**found, "flagged": 1.5}
+    yield {**found, "key": "0" * 16}
+
+
+def test_a_poisoned_memory_is_not_believed(training, tmp_path):
+    (before,) = evaluator(tmp_path).outcomes(CELLS[:1], "test", "")
+    (file,) = (tmp_path / ".cellcache" / "evaluations").iterdir()
+    for poison in poisoned(file):
+        write_sealed(file, poison)
+        assert evaluator(tmp_path).outcomes(CELLS[:1], "test", "") == [before]
+    assert len(training.trained) == 5
+
+
+def test_a_cell_of_the_grid_is_not_trained_again_by_a_search(training, tmp_path):
+    params = parameters({"grid.defences": ["mean"], "grid.partitions": ["iid"], "grid.seeds": [0, 1]})
+    write(tmp_path / "data" / "dataset.safetensors", DATASET)
+    train_row(tmp_path, params, "ipm", lambda *_: Unwatched())
+    records = read_row(tmp_path, params, "ipm")
+    cells = [record.planned.cell for record in records]
+    for split in ("validation", "test"):
+        asking = evaluator(tmp_path, data_hash(tmp_path / "data" / "dataset.safetensors"))
+        expected = [Outcome(record.final[f"{split}_accuracy"], False) for record in records]
+        assert asking.outcomes(cells, split, "") == expected
+    assert training.trained == []
 
 
 def test_real_training_gives_the_final_metrics(tmp_path):

@@ -1,12 +1,28 @@
 """Files that are whole or absent."""
 
+import errno
 import hashlib
 import json
+import os
 import threading
+from pathlib import Path
 
 import pytest
 
-from pipeline.core.files import content_hash, file_hash, read_json, replacing, root, write_json, write_text
+from pipeline.core.errors import UserError
+from pipeline.core.files import (
+    content_hash,
+    file_hash,
+    move,
+    read_json,
+    read_sealed,
+    refilling,
+    replacing,
+    root,
+    write_json,
+    write_sealed,
+    write_text,
+)
 
 
 def test_a_new_file_appears_whole(tmp_path):
@@ -86,6 +102,81 @@ def test_what_is_no_json_is_refused_and_leaves_the_old_file(tmp_path, value):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_in_the_place_of_a_file_is_told(tmp_path):
+    (tmp_path / "file.txt" / "mine").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"file.txt: a folder stands where a file is to be written"):
+        write_text(tmp_path / "file.txt", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_folder_is_refilled_in_its_place(tmp_path):
+    elsewhere, link = tmp_path / "elsewhere", tmp_path / "reports"
+    (elsewhere / "old").mkdir(parents=True)
+    (elsewhere / ".writing-killed").write_text("half")
+    link.symlink_to(elsewhere)
+    with refilling(link) as folder:
+        (folder / "figures").mkdir()
+        (folder / "report.md").write_text("new")
+        assert (elsewhere / "old").exists()
+    assert link.is_symlink()
+    assert sorted(path.name for path in elsewhere.iterdir()) == ["figures", "report.md"]
+
+
+def test_an_error_leaves_a_folder_as_it_was(tmp_path):
+    (tmp_path / "report.md").write_text("old")
+
+    def fail_halfway():
+        with refilling(tmp_path) as folder:
+            (folder / "report.md").write_text("new")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_what_moves_to_another_file_system_arrives_whole_before_it_is_removed(kind, tmp_path, monkeypatch):
+    source, target = tmp_path / "here" / "x", tmp_path / "there" / "x"
+    source.parent.mkdir()
+    target.parent.mkdir()
+    if kind == "folder":
+        (source / "in").mkdir(parents=True)
+        (source / "in" / "file").write_text("mine")
+    elif kind == "file":
+        source.write_text("mine")
+    else:
+        source.symlink_to("nowhere")
+    rename, seen = Path.rename, []
+
+    def renamed(old, new):
+        if old.parent != new.parent:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        seen.append((os.path.lexists(source), new.parent))
+        return rename(old, new)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    move(source, target)
+    assert seen == [(True, target.parent)]
+    assert list(source.parent.iterdir()) == []
+    assert list(target.parent.iterdir()) == [target]
+    assert {"file": target.is_file, "folder": (target / "in" / "file").exists, "link": target.is_symlink}[kind]()
+
+
+def test_a_sealed_file_is_read_as_it_was_written_or_not_at_all(tmp_path):
+    path, value = tmp_path / "file.json", {"b": [1, 2.5, None], "a": {"c": "text"}}
+    write_sealed(path, value)
+    assert read_sealed(path) == value
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(ValueError, match=r"."):
+            read_sealed(path)
+        path.write_bytes(whole[:place])
+        with pytest.raises(ValueError, match=r"."):
+            read_sealed(path)
+
+
 def test_file_hash_is_the_sha256_of_the_bytes(tmp_path):
     path = tmp_path / "file.bin"
     path.write_bytes(b"abc" * 100_000)
@@ -105,10 +196,7 @@ def test_content_hash_refuses_nan():
         content_hash({"x": float("nan")})
 
 
-def test_root_is_the_working_folder_or_that_of_dvc(tmp_path, monkeypatch):
-    monkeypatch.delenv("DVC_ROOT", raising=False)
+def test_root_is_the_working_folder_although_dvc_names_another_in_an_experiment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_ROOT", "/the/repository/around")
     assert root() == tmp_path.resolve()
-    (tmp_path / "elsewhere").mkdir()
-    monkeypatch.setenv("DVC_ROOT", "elsewhere")
-    assert root() == (tmp_path / "elsewhere").resolve()

@@ -6,6 +6,7 @@ from test_models import CLASSES, MODEL, SHAPE, network
 from torch.nn.functional import cross_entropy
 
 from pipeline.core.errors import UserError
+from pipeline.core.kernels import perceptron
 from pipeline.simulator.gradients import BACKENDS, chain_gradients, loop_gradients, vmap_gradients
 from pipeline.simulator.models import MODELS
 from pipeline.simulator.precision import backend
@@ -21,6 +22,7 @@ EVERY_SMALL_MODEL_AND_BACKEND = pytest.mark.parametrize(
         if backend != "chain" or MODEL[name].cpu_gradients == "chain"
     ],
 )
+EVERY_LEVEL_OF_LAYERS = pytest.mark.parametrize("hidden", [[], [5], [70, 33]], ids=["logistic", "one", "two"])
 EVERY_BACKEND = pytest.mark.parametrize("gradients", BACKENDS.values(), ids=BACKENDS)
 
 
@@ -140,3 +142,22 @@ def test_the_input_is_left_alone(gradients, global_generators_untouched):
     gradients(model, params, inputs, labels)[0].fill_(1.0)
     assert all(torch.equal(*pair) for pair in zip(before, (params, inputs, labels), strict=True))
     assert not params.requires_grad
+
+
+@EVERY_LEVEL_OF_LAYERS
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+def test_the_loop_over_workers_gives_the_bits_of_the_layers_one_after_the_other(hidden, dtype):
+    """With units and samples that fill no piece of a loop, a worker that overflows and one that is sure of a label."""
+    model = MODELS.parse({"name": "mlp", "hidden": hidden} if hidden else {"name": "logistic"}, "model")
+    net, stream = model.network((1, 9, 9), CLASSES), torch.Generator().manual_seed(0)
+    params = torch.stack([net.initial(seed) for seed in range(3)]).to(dtype)
+    inputs = torch.randn(3, 4, 7, 1, 9, 9, generator=stream).to(dtype)
+    inputs[0, 0] *= 1e4
+    inputs[1, 1] = torch.inf
+    labels = torch.randint(CLASSES, (3, 4, 7), generator=stream)
+    fast = perceptron.gradients(params, net.linear_sizes(), inputs, labels)
+    plain = perceptron.by_chain_rule(params, net.linear_sizes(), inputs.flatten(3), labels)
+    for one, other in zip(fast, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    assert fast[0][0].isfinite().all()
+    assert fast[0][1, 1].isnan().any()

@@ -142,12 +142,12 @@ def test_a_killed_training_continues_to_the_same_bytes(project):
     forget_results(project)
     project.stage("set", "execution.memory_gb=0.00001")  # a batch a cell
     process = project.start("python", "-m", "pipeline", "train", "ipm")
-    kill_when(process, lambda: row.exists() and len(list(row.iterdir())) >= 1)
-    survivors = {path.name: path.stat().st_ino for path in row.iterdir()}
+    kill_when(process, lambda: row.exists() and len(list(row.glob("[!.]*"))) >= 1)
+    survivors = {path.name: path.stat().st_ino for path in row.glob("[!.]*")}
     assert len(survivors) < 4
     project.stage("train", "ipm")
     assert project.files("results/train/ipm") == before
-    assert survivors.items() <= {path.name: path.stat().st_ino for path in row.iterdir()}.items()
+    assert survivors.items() <= {path.name: path.stat().st_ino for path in row.glob("[!.]*")}.items()
 
 
 def test_a_killed_search_continues_to_the_same_bytes(project):
@@ -170,7 +170,7 @@ def test_a_killed_dvc_takes_its_stage_along_and_a_rerun_continues(project):
     project.stage("set", "execution.memory_gb=0.00001")
     row = project.folder / "results/train/ipm"
     process = project.start("dvc", "repro")
-    kill_when(process, lambda: row.exists() and len(list(row.iterdir())) >= 1)
+    kill_when(process, lambda: row.exists() and len(list(row.glob("[!.]*"))) >= 1)
     time.sleep(2)
     at_rest = project.files("results/train/ipm")
     time.sleep(2)

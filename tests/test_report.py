@@ -1,19 +1,20 @@
 """The stage ``analysis``: what it reads, writes and refuses, and what its figures show."""
 
 import json
+import math
 import re
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from analysable import GRID, outputs, results, undrawn
+from analysable import GRID, outputs, results, rewrite, undrawn
 from matplotlib.patches import Rectangle
 from support import blobs, parameters, train
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import read_json, write_json
-from pipeline.data.dataset import write
+from pipeline.core.files import read_json
+from pipeline.data.dataset import data_hash, write
 from pipeline.report import report
 from pipeline.report.figures import grid, optuna_plots
 from pipeline.report.figures.style import FigureContext, line_styles
@@ -74,7 +75,7 @@ def test_writes_every_output(analysed):
 
 
 def test_leaves_nothing_temporary(analysed):
-    assert list((analysed / store.CACHE).iterdir()) == []
+    assert list(analysed.rglob(".writing-*")) == []
 
 
 def test_the_same_results_give_the_same_bytes(root):
@@ -177,19 +178,15 @@ def test_rounds_with_more_byzantine_workers_than_tolerated_are_reported(tmp_path
     threat = {"workers": 9, "byzantine": 3, "tolerated": 2, "sampled": 7}
     params = parameters({**GRID, "threat": threat, "search.studies": []})
     root = results(tmp_path, params)
-    for path in (root / "results" / "train").glob("*/*.seed1/steps.csv"):
-        steps = pd.read_csv(path)
-        steps["byzantine_workers"] = [0, 3, 2, 1, 3, 2]
-        steps.to_csv(path, index=False)
+    for folder in (root / "results" / "train").glob("*/*.seed1"):
+        rewrite(folder, steps={"byzantine_workers": np.array([0.0, 3.0, 2.0, 1.0, 3.0, 2.0])})
     report.analyse(root, params)
     told = "| workers of a round | 7, drawn anew, at least 2 of them honest; more than f Byzantine ones in 16.7 % of"
     assert told in (root / "reports" / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_diverged_run_is_reported(root, no_figures):
-    path = root / "results/train/ipm/krum.iid.seed1/cell.json"
-    cell = read_json(path)
-    write_json(path, {**cell, "final": {**cell["final"], "diverged": 1.0, "test_loss": None}})
+    rewrite(root / "results/train/ipm/krum.iid.seed1", final={"diverged": 1.0, "test_loss": math.nan})
     report.analyse(root, PARAMS)
     assert "| ipm | krum | iid | 1 of 2 |" in (root / "reports" / "report.md").read_text()
 
@@ -209,7 +206,7 @@ def test_a_stale_cell_is_a_user_error(root):
 
 def test_a_missing_study_is_a_user_error(root):
     (root / "results/search/alie/confirmation.csv").unlink()
-    with pytest.raises(UserError, match=r"alie: no such result; run `dvc repro search@alie`"):
+    with pytest.raises(UserError, match=r"alie: not a whole result .*; run `dvc repro -f -s search@alie`"):
         report.analyse(root, PARAMS)
 
 
@@ -222,7 +219,7 @@ def test_a_stale_study_is_a_user_error(root, change):
 @pytest.mark.parametrize(("name", "text"), [("study.json", "{"), ("study.json", "[]"), ("trials.csv", "a,b\n1,2\n")])
 def test_a_broken_study_is_a_user_error(root, name, text):
     (root / "results/search/alie" / name).write_text(text)
-    with pytest.raises(UserError, match=r"alie: not a whole result .* run `dvc repro search@alie`"):
+    with pytest.raises(UserError, match=r"alie: not a whole result .* run `dvc repro -f -s search@alie`"):
         report.analyse(root, PARAMS)
 
 
@@ -245,14 +242,14 @@ def test_trained_cells_end_to_end(tmp_path):
             "search.studies": [],
         }
     )
+    write(tmp_path / report.DATASET, blobs())
     accuracies = []
     for attack in params.grid.attacks:
         row, cells = store.row_folder(tmp_path, attack), grid_row(params, attack)
         row.mkdir(parents=True)
         for planned, result in zip(cells, train([cell.cell for cell in cells], blobs()), strict=True):
-            store.write(tmp_path, row, planned, "key", result)
+            store.write(row, planned, planned.cell.identity(data_hash(tmp_path / report.DATASET), {}), result)
             accuracies.append(result.final["test_accuracy"])
-    write(tmp_path / report.DATASET, blobs())
     report.analyse(tmp_path, params)
     cells = pd.read_csv(tmp_path / "reports" / "cells.csv")
     np.testing.assert_allclose(cells["test_accuracy"], accuracies, atol=1e-5)

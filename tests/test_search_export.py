@@ -1,6 +1,9 @@
 """The studies in Optuna's own form: every trial with its values, written once, opened again."""
 
 import json
+import os
+import sqlite3
+from contextlib import closing
 
 import matplotlib
 import optuna
@@ -75,6 +78,40 @@ def test_what_is_there_is_kept_and_what_changed_is_written_anew(result, tmp_path
     export(path, [result])
     assert path.stat().st_mtime_ns != before[1]
     assert [file.name for file in tmp_path.iterdir()] == ["optuna.db"]
+
+
+def edited(path):
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("update trial_values set value = 7.0 where trial_value_id = 1")
+        connection.commit()
+
+
+def a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGE = {
+    "an edited value": edited,
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "text": lambda path: path.write_text("x" * 5000),
+    "a folder": a_folder,
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_database_is_written_anew(kind, tmp_path, monkeypatch, capsys):
+    searched(tmp_path, monkeypatch, Training(damage))
+    found, path = read_study(tmp_path, parameters(SETTINGS), "ipm"), tmp_path / "tracking" / "optuna.db"
+    export(path, [found])
+    before = opened(path)
+    DAMAGE[kind](path)
+    export(path, [found])
+    assert [[t.values for t in trials] for _, trials in opened(path).values()] == [
+        [t.values for t in trials] for _, trials in before.values()
+    ]
+    assert capsys.readouterr().err.count("tracking/optuna.db: damaged (") == (kind in ("cut", "text", "a folder"))
 
 
 def test_the_plots_are_drawn_and_leave_the_style_alone(result, tmp_path):

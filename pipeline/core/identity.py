@@ -61,8 +61,13 @@ def code_hash(modules: frozenset[str]) -> str:
     """Return the sha256 over the code in the import closure of ``modules``, without comments and docstrings."""
     digest = hashlib.sha256()
     for module in import_closure(modules):
-        digest.update(f"{module}\0{code(source_file(module).read_bytes())}\0".encode())
+        digest.update(f"{module}\0{_module_hash(module)}\0".encode())
     return digest.hexdigest()
+
+
+@cache
+def _module_hash(module: str) -> str:
+    return hashlib.sha256(code(source_file(module).read_bytes()).encode()).hexdigest()
 
 
 def code(source: bytes | str) -> str:

@@ -1,10 +1,13 @@
 """The checked file of train, validation and test tensors that training reads, normalised as they are read."""
 
+import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import replacing
+from pipeline.core.files import file_hash, replacing
 from pipeline.data.format import Pixels
 
 SPLITS = ("train", "validation", "test")
@@ -77,10 +80,12 @@ def load(path: Path) -> Dataset:
         UserError: The file is missing, damaged or something else.
     """
     with readable(path, "prepare"), safe_open(path, framework="pt") as file:
-        described = json.loads((file.metadata() or {})["data"])
-        classes, scale = described["classes"], described["pixels"]
+        prepared = json.loads((file.metadata() or {})["prepared"])
         splits = {split: (file.get_tensor(f"{split}_inputs"), file.get_tensor(f"{split}_labels")) for split in SPLITS}
-        shape = tuple(splits["train"][0].shape[1:])
+        described, shape = prepared["described"], tuple(splits["train"][0].shape[1:])
+        classes, scale = described["classes"], described["pixels"]
+        if prepared["checksum"] != _checksum(described, (tensor for split in splits.values() for tensor in split)):
+            raise ValueError("its checksum is another")
         for inputs, labels in splits.values():
             check(inputs, labels, torch.uint8 if scale else torch.float32, shape, classes)
         pixels = Pixels.of(**scale) if scale else None
@@ -94,7 +99,32 @@ def write(path: Path, dataset: Dataset) -> None:
         tensors |= {f"{name}_inputs": split.stored, f"{name}_labels": split.labels}
     pixels = dataset.train.pixels
     described = {"classes": dataset.classes, "pixels": None if pixels is None else pixels.content()}
-    write_tensors(path, tensors, {"data": json.dumps(described)})  # one entry: the order of several varies
+    prepared = {"checksum": _checksum(described, tensors.values()), "described": described}
+    write_tensors(path, tensors, {"prepared": json.dumps(prepared)})
+
+
+def _checksum(described: dict[str, Any], tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def data_hash(path: Path) -> str:
+    """Return the hash of a prepared file, which is read and checked once for as long as it is not written anew.
+
+    Raises:
+        UserError: The file is missing, damaged or something else.
+    """
+    with readable(path, "prepare"):
+        status = path.stat()
+    return _hash_of_checked(path, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@cache
+def _hash_of_checked(path: Path, *_: int) -> str:
+    load(path)
+    return file_hash(path)
 
 
 def check(inputs: Tensor, labels: Tensor, dtype: torch.dtype, shape: tuple[int, ...], classes: int) -> None:
@@ -113,12 +143,20 @@ def check(inputs: Tensor, labels: Tensor, dtype: torch.dtype, shape: tuple[int, 
 
 @contextmanager
 def readable(path: Path, stage: str) -> Iterator[Path]:
-    """Turn every fault of the file at ``path`` into the advice to repeat the stage that writes it."""
+    """Turn every fault of the file at ``path`` into the advice to repeat the stage that writes it.
+
+    Raises:
+        UserError: It is missing or damaged.
+        OSError: It is there, but the system does not let it be read.
+    """
     try:
+        path.open("rb").close()  # to safetensors, every file that it cannot open is a missing one
         yield path
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run `dvc repro {stage}`") from None
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise UserError(f"{path}: truncated, damaged or another file ({error}); rerun `dvc repro {stage}`") from None
 
 

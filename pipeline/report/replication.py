@@ -9,6 +9,8 @@ import torch
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_text
+from pipeline.core.paths import DATASET
+from pipeline.data.dataset import data_hash
 from pipeline.report import computed_on, wording
 from pipeline.report.analysis import GROUP
 from pipeline.report.published import NEAR, beside, our_runs, read_published
@@ -43,7 +45,7 @@ def record(root: Path, params: Params, experiment: Path, device: torch.device) -
         How many cells were found.
 
     Raises:
-        UserError: A cell was trained with other parameters, or params.yaml names no published numbers.
+        UserError: A cell was trained with other parameters, data or code, or params.yaml names no published numbers.
     """
     if params.analysis.published is None:
         raise UserError(f"analysis.published = None: apply an experiment first, python -m pipeline apply {experiment}")
@@ -60,9 +62,12 @@ def record(root: Path, params: Params, experiment: Path, device: torch.device) -
 
 
 def _trained(root: Path, params: Params) -> list[Record]:
+    data = data_hash(root / DATASET)
     cells = [planned for attack in params.grid.attacks for planned in whole_row(params, attack)]
-    folders = [row_folder(root, planned.attack) for planned in cells]
-    return [read(row, cell) for row, cell in zip(folders, cells, strict=True) if (row / cell.folder).exists()]
+    rows = [(row_folder(root, planned.attack), planned) for planned in cells]
+    return [
+        read(row, planned, data, f"train@{planned.attack}") for row, planned in rows if (row / planned.folder).exists()
+    ]
 
 
 def _text(curve: np.ndarray) -> str:

@@ -1,13 +1,9 @@
 """The stage ``analysis``: reads the results of the grid and the searches, and writes tables, figures and the report."""
 
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.core.files import write_json, write_text
-from pipeline.core.paths import CACHE, DATASET
+from pipeline.core.files import refilling, write_json, write_text
+from pipeline.core.paths import DATASET
 from pipeline.data import dataset
 from pipeline.data.dataset import Dataset
 from pipeline.report import analysis, summary
@@ -31,25 +27,11 @@ def analyse(root: Path, params: Params) -> None:
     findings = find(root, params, data)
     rows = summary.grid_rows(findings.tables, params.search.partition)
     write_json(root / "results" / "summary.json", summary.summary(rows, findings.tables))
-    with _whole_folder(root, root / "results" / "metrics") as folder:
+    with refilling(root / "results" / "metrics") as folder:
         for name, row in summary.metrics(rows).items():
             write_json(folder / f"{name}.json", row)
-    with _whole_folder(root, root / "reports") as folder:
+    with refilling(root / "reports") as folder:
         write(folder, params, data, findings)
-
-
-@contextmanager
-def _whole_folder(root: Path, target: Path) -> Iterator[Path]:
-    """Yield a temporary folder that takes the place of ``target`` when the block ends without an error."""
-    temporary = root / CACHE / f"writing-{uuid.uuid4().hex[:8]}"
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        shutil.rmtree(target, ignore_errors=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write(folder: Path, params: Params, data: Dataset, findings: Findings) -> None:

@@ -3,33 +3,38 @@
 import json
 import sqlite3
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from pipeline.core.files import replacing
 from pipeline.report.search_results import StudyResult
+from pipeline.runs.cache import set_aside
 
 OBJECTIVES = ("degradation", "flagged")
 DIRECTIONS = (StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE)
 
 
 def export(path: Path, results: Sequence[StudyResult]) -> None:
-    """Write the studies into the SQLite file ``path``; a file that holds them already is kept.
+    """Write the studies into the SQLite file ``path``; a file that holds them already is kept, a damaged one set aside.
 
     There is one Optuna study per study of params.yaml, defence and number of Byzantine workers, as
     :func:`optuna_studies` returns them.
     """
-    wanted = {(name, result.description["key"]) for result in results for name, _ in _targets(result)}
-    if path.exists() and _held(path) == wanted:
-        return
+    try:
+        if path.exists() and _held(path) == _content(study for result in results for study in optuna_studies(result)):
+            return
+    except (SQLAlchemyError, StorageInternalError, KeyError, ValueError, RuntimeError) as error:
+        set_aside(path.parents[1], path, str(error).splitlines()[0])
     with replacing(path) as temporary:
         storage = _storage(temporary)
         for result in results:
@@ -48,12 +53,25 @@ def _storage(path: Path) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": NullPool})
 
 
-def _held(path: Path) -> set[tuple[str, str]]:
-    """Return the names and keys of the studies of a database."""
+def _held(path: Path) -> dict[str, Any]:
+    """Return the content of a database."""
     storage = _storage(path)
-    held = {(study.study_name, study.user_attrs.get("key", "")) for study in optuna.get_all_study_summaries(storage)}
-    storage.engine.dispose()
-    return held
+    try:
+        names = optuna.get_all_study_names(storage)
+        return _content(optuna.load_study(study_name=name, storage=storage) for name in names)
+    finally:
+        storage.engine.dispose()
+
+
+def _content(studies: Iterable[optuna.Study]) -> dict[str, Any]:
+    """Return the key and the trials of every study, by its name."""
+    return {
+        study.study_name: (
+            study.user_attrs.get("key"),
+            [(trial.params, trial.values, trial.user_attrs) for trial in study.get_trials(deepcopy=False)],
+        )
+        for study in studies
+    }
 
 
 def optuna_studies(result: StudyResult, storage: optuna.storages.BaseStorage | None = None) -> list[optuna.Study]:

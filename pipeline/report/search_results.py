@@ -8,7 +8,10 @@ from typing import Any
 import pandas as pd
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import file_hash, read_json
+from pipeline.core.files import file_hash, read_sealed
+from pipeline.core.paths import DATASET
+from pipeline.data.dataset import data_hash
+from pipeline.runs.cell_files import fractions
 from pipeline.runs.params import Params
 from pipeline.search.study import Study
 
@@ -18,6 +21,8 @@ COLUMNS = {
     "confirmation": ["defence", "byzantine", "candidate", "trial", "attack", "parameters", *MEASURED],
     "transfer": ["from_defence", "to_defence", "byzantine", "trial", "attack", "parameters", *MEASURED],
 }
+
+MADE = ("key", "made_with", "stopped_after", "files")  # what study.json holds beside the study's description
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class StudyResult:
             with the study's sampler), ``spaces`` (attack -> parameter -> ``low``, ``high``, ``log`` or
             ``choices``), ``literature`` (attack -> list of parameters, the default first, at the threat of
             params.yaml), ``absent`` (``defence``, ``byzantine``, ``reason``), ``stopped_after`` (trials),
-            ``files`` (table -> sha256 of its file).
+            ``files`` (table -> sha256 of its file), ``made_with`` (hashes of ``data`` and ``code``).
         trials: One row per (defence, byzantine, trial, seed), on validation data.
         confirmation: One row per (defence, byzantine, candidate, seed), on test data with fresh seeds.
         transfer: One row per (from_defence, to_defence, seed), with the confirmation's seeds; None where there is none.
@@ -47,22 +52,24 @@ def read_study(root: Path, params: Params, name: str) -> StudyResult:
     """Read one study; ``parameters`` columns stay JSON text.
 
     Raises:
-        UserError: The study is missing, broken, or was made with other parameters.
+        UserError: The study is missing, damaged, or was made with other parameters, data or code.
     """
     folder, again = root / "results" / "search" / name, f"run `dvc repro search@{name}`"
     study = Study(params, name)
     with_transfer = study.mode == "strength" and params.search.transfer
     titles = [title for title in COLUMNS if title != "transfer" or with_transfer]
+    if not folder.exists():
+        raise UserError(f"{folder}: no such result; {again}")
     try:
-        description: dict[str, Any] = read_json(folder / "study.json")
+        description = read_sealed(folder / "study.json")
         tables = {title: _read(folder, title, description["files"][title]) for title in titles}
-        made_with = {key: value for key, value in description.items() if key not in ("key", "stopped_after", "files")}
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no such result; {again}") from None
-    except (OSError, AttributeError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{folder}: not a whole result ({error}); {again}") from None
-    if made_with != _as_json(study.description()):
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{folder}: not a whole result ({error}); run `dvc repro -f -s search@{name}`") from None
+    wanted = _as_json(study.description())
+    if {part: value for part, value in description.items() if part not in MADE} != wanted:
         raise UserError(f"{folder}: searched with other parameters than params.yaml states; {again}")
+    if description["made_with"] != study.made_with(data_hash(root / DATASET)):
+        raise UserError(f"{folder}: searched with other data than {DATASET} holds, or other code; {again}")
     return StudyResult(name, description, tables["trials"], tables["confirmation"], tables.get("transfer"))
 
 
@@ -72,6 +79,8 @@ def _read(folder: Path, title: str, written: str) -> pd.DataFrame:
     table = pd.read_csv(folder / f"{title}.csv", dtype={"flagged": float})
     if list(table.columns) != COLUMNS[title]:
         raise ValueError(f"{title}.csv has other columns")
+    if not fractions(table[["clean_accuracy", "attacked_accuracy"]]) or not fractions(table["flagged"], or_nan=True):
+        raise ValueError(f"{title}.csv has a share outside 0 to 1")
     return table
 
 

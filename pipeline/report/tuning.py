@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import file_hash, read_json
+from pipeline.core.files import file_hash
 from pipeline.report.intervals import over_seeds
-from pipeline.runs.tuned import tune_folder
+from pipeline.runs.cell_files import fractions
+from pipeline.runs.tuned import read_tuned, tune_folder
 
 COMMON = "common"
 TRIAL = ["trial", "origin", "learning_rate", "parameters"]
@@ -45,14 +46,16 @@ def read_tuning(root: Path, defences: Sequence[str]) -> Tuning | None:
 
 
 def _read(root: Path, defence: str) -> tuple[pd.DataFrame, int]:
-    folder = tune_folder(root, defence)
+    file, found = tune_folder(root, defence) / "trials.csv", read_tuned(root, defence)
     try:
-        found = read_json(folder / "tuned.json")
-        if file_hash(folder / "trials.csv") != found["files"]["trials"]:
-            raise ValueError("trials.csv is not as it was written")
-        return pd.read_csv(folder / "trials.csv"), int(found["trial"])
+        if file_hash(file) != found["files"]["trials"]:
+            raise ValueError("not as it was written")
+        trials = pd.read_csv(file)
+        if not fractions(trials["accuracy"]):
+            raise ValueError("an accuracy is outside 0 to 1")
     except (OSError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{folder}: not a whole result ({error}); run `dvc repro tune@{defence}`") from None
+        raise UserError(f"{file}: not a whole result ({error}); run `dvc repro -f -s tune@{defence}`") from None
+    return trials, int(found["trial"])
 
 
 def tuning_trials(tuning: Tuning, confidence: float) -> pd.DataFrame:

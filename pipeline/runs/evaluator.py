@@ -5,24 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-
-from pipeline.core.files import read_json, write_json
-from pipeline.core.paths import CACHE
+from pipeline.runs.cache import Ending, recall, remember
 from pipeline.runs.execution import Trainer, arithmetic, train
 from pipeline.runs.progress import progress
-from pipeline.runs.store import number_or_none
 from pipeline.simulator.cell import Cell
-from pipeline.simulator.loop import Result
 
 SplitName = Literal["validation", "test"]
 
 
 class Outcome(NamedTuple):
-    """How one cell ended: accuracy (fraction) on one split, whether training diverged, what a filter would flag.
-
-    ``flagged`` is the mean share of Byzantine vectors (``detection.py``); None where it was not measured.
-    """
+    """How one cell ended on one split; see :class:`pipeline.runs.cache.Ending`."""
 
     accuracy: float
     diverged: bool
@@ -33,8 +25,8 @@ class Outcome(NamedTuple):
 class Evaluator:
     """Trains a cell when its outcome is first needed.
 
-    Every outcome is kept in ``.cellcache/evaluations``, so a killed search goes on where it was, and the studies share
-    their clean references.
+    Every outcome is remembered under the cell's key, so a killed search goes on where it was, the studies share their
+    clean references, and no cell of the grid is trained again.
     """
 
     root: Path
@@ -43,39 +35,23 @@ class Evaluator:
 
     def outcomes(self, cells: Sequence[Cell], split: SplitName, title: str, detect: bool = False) -> list[Outcome]:
         """Return the outcome of every cell on ``split``; with ``detect`` also what a filter would flag."""
-        files = [self._file(cell, split) for cell in cells]
-        known = [_read(file) for file in files]
-        unknown = [
-            cell
-            for cell, outcome in zip(cells, known, strict=True)
-            if outcome is None or (detect and outcome.flagged is None)
-        ]
-        todo = list({cell.model_dump_json(): cell for cell in unknown}.values())
+        keys = [cell.key(self.data_hash, arithmetic(cell.model, self.trainer.execution)) for cell in cells]
+        known = {key: recall(self.root, key) for key in dict.fromkeys(keys)}
+        unknown = {key: cell for key, cell in zip(keys, cells, strict=True) if _lacking(known[key], detect)}
+        todo = list(unknown)
         with progress(title, len(todo), "cell") as bar:
-            for positions, results in train(todo, self.trainer, lambda _: lambda *_: None, detect):
+            for positions, results in train(list(unknown.values()), self.trainer, lambda _: lambda *_: None, detect):
                 for position, result in zip(positions, results, strict=True):
-                    outcome = _outcome(result, split)
-                    write_json(self._file(todo[position], split), outcome._asdict())
+                    known[todo[position]] = remember(self.root, todo[position], result)
                 bar.advance(len(positions))
-        return [Outcome(**read_json(file)) for file in files]
-
-    def _file(self, cell: Cell, split: SplitName) -> Path:
-        return (
-            self.root
-            / CACHE
-            / "evaluations"
-            / f"{cell.key(self.data_hash, arithmetic(cell.model, self.trainer.execution))}.{split}.json"
-        )
+        return [_outcome(known[key], split) for key in keys]
 
 
-def _outcome(result: Result, split: SplitName) -> Outcome:
-    flagged = result.steps.get("flagged")
-    share = None if flagged is None else number_or_none(float(np.nanmean(flagged)))
-    return Outcome(result.final[f"{split}_accuracy"], bool(result.final["diverged"]), share)
+def _lacking(ending: Ending | None, detect: bool) -> bool:
+    return ending is None or (detect and ending.flagged is None)
 
 
-def _read(file: Path) -> Outcome | None:
-    try:
-        return Outcome(**read_json(file))
-    except (OSError, ValueError, TypeError):
-        return None
+def _outcome(ending: Ending | None, split: SplitName) -> Outcome:
+    assert ending is not None  # it has been trained
+    accuracy = ending.validation_accuracy if split == "validation" else ending.test_accuracy
+    return Outcome(accuracy, ending.diverged, ending.flagged)

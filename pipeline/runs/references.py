@@ -35,7 +35,7 @@ class References(NamedTuple):
 def train_references(root: Path, params: Params) -> None:
     """Train what is missing, and keep the rest."""
     for title, cells in (("alone", alone(params)), ("prolonged", prolonged(root, params))):
-        row = Row(root, params, folder(root, title))
+        row = _row(root, params, title)
         missing = row.settle(cells)
         todo = [one for one in cells if one.folder in missing]
         print(f"references {title}: {len(cells)} cells, {len(todo)} to train", flush=True)
@@ -47,15 +47,16 @@ def read_references(root: Path, params: Params) -> References:
     """Read the records of this stage.
 
     Raises:
-        UserError: A cell is missing, broken, or was trained with other parameters.
+        UserError: A cell is missing, damaged, or was trained with other parameters, data or code.
     """
     cells = {"alone": alone(params), "prolonged": prolonged(root, params)}
-    return References(*([Row(root, params, folder(root, title)).read(one) for one in cells[title]] for title in cells))
+    rows = {title: _row(root, params, title) for title in cells}
+    return References(*([row.read(one) for one in cells[title]] for title, row in rows.items()))
 
 
-def folder(root: Path, title: str) -> Path:
-    """Return where the cells of ``alone`` or ``prolonged`` stand."""
-    return root / "results" / "references" / title
+def _row(root: Path, params: Params, title: str) -> Row:
+    """Return the row ``alone`` or ``prolonged``."""
+    return Row(root, params, root / "results" / "references" / title, "references")
 
 
 def alone(params: Params) -> list[Planned]:

@@ -7,15 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core.files import file_hash
+from pipeline.core.files import content_hash
 from pipeline.core.paths import DATASET
-from pipeline.data.dataset import readable
+from pipeline.data.dataset import data_hash
 from pipeline.runs import store
+from pipeline.runs.cache import remember
 from pipeline.runs.execution import Trainer, arithmetic, train
 from pipeline.runs.params import Params
 from pipeline.runs.plan import Planned
 from pipeline.runs.progress import Progress, progress
-from pipeline.simulator.loop import Watch
+from pipeline.simulator.loop import Result, Watch
 
 Watcher = Callable[[Sequence[Planned]], Watch]
 
@@ -28,22 +29,26 @@ class Row:
         root: The project's folder.
         params: Of params.yaml, tuned.
         folder: Where the cells stand.
+        stage: Which stage writes them.
     """
 
     root: Path
     params: Params
     folder: Path
+    stage: str
 
     @cached_property
     def data_hash(self) -> str:
         """The hash of the prepared data."""
-        with readable(self.root / DATASET, "prepare") as file:
-            return file_hash(file)
+        return data_hash(self.root / DATASET)
+
+    @cached_property
+    def _arithmetic(self) -> dict[str, str]:
+        return arithmetic(self.params.model, self.params.execution)
 
     def keys(self, cells: Iterable[Planned]) -> dict[str, str]:
         """Return the key of every cell by its folder."""
-        computes = arithmetic(self.params.model, self.params.execution)
-        return {planned.folder: planned.cell.key(self.data_hash, computes) for planned in cells}
+        return {planned.folder: planned.cell.key(self.data_hash, self._arithmetic) for planned in cells}
 
     def settle(self, cells: Iterable[Planned]) -> set[str]:
         """Keep these cells and no others; return the folders of those that are missing."""
@@ -51,7 +56,7 @@ class Row:
 
     def read(self, planned: Planned) -> store.Record:
         """Read one cell."""
-        return store.read(self.folder, planned)
+        return store.read(self.folder, planned, self.data_hash, self.stage)
 
     def train(
         self,
@@ -70,13 +75,17 @@ class Row:
             watcher: Given the cells of a batch, returns what is told its evaluations.
             heterogeneity: Measure G and B at every evaluation.
         """
-        keys = self.keys(cells)
         with progress(title, sum(planned.cell.training.steps for planned in cells), "step") as bar:
             watch = _advancing(cells, watcher, bar)
             measured = {"heterogeneity": heterogeneity}
             for positions, results in train([planned.cell for planned in cells], processes, watch, **measured):
                 for position, result in zip(positions, results, strict=True):
-                    store.write(self.root, self.folder, cells[position], keys[cells[position].folder], result)
+                    self._write(cells[position], result)
+
+    def _write(self, planned: Planned, result: Result) -> None:
+        identity = planned.cell.identity(self.data_hash, self._arithmetic)
+        store.write(self.folder, planned, identity, result)
+        remember(self.root, content_hash(identity), result)
 
 
 def _advancing(cells: Sequence[Planned], watcher: Watcher, bar: Progress) -> Callable[[list[int]], Watch]:

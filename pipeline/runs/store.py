@@ -1,29 +1,26 @@
 """The cells of a row on disk, one folder per cell, whole or absent, kept while its key matches.
 
-A cell's folder holds ``cell.json`` (key, content, final metrics), ``steps.csv`` (diagnostics of every step) and
-``evaluations.csv``. A cell that the row no longer holds moves to ``.cellcache/<key>``; one that comes back is taken
-from there.
+A cell that the row no longer holds moves to ``.cellcache/<key>``; one that comes back is taken from there. A damaged
+one is set aside there, and counts as missing.
 """
 
-import csv
-import math
 import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.core.errors import UserError
-from pipeline.core.files import read_json, write_json
-from pipeline.core.paths import CACHE
+from pipeline.core.files import WRITING, move, naming, remove, temporary_in
+from pipeline.core.paths import CACHE, DATASET
+from pipeline.data.dataset import data_hash
+from pipeline.runs.cache import set_aside
+from pipeline.runs.cell_files import FAULTS, Columns, read_cell, write_cell
 from pipeline.runs.params import Params
 from pipeline.runs.plan import Planned, grid_row
 from pipeline.simulator.loop import Result
 
-Columns = dict[str, np.ndarray]
+OTHER = {"cell": "parameters than params.yaml states", "data": f"data than {DATASET} holds", "code": "code"}
 
 
 def row_folder(root: Path, attack: str) -> Path:
@@ -40,61 +37,47 @@ def settle(root: Path, row: Path, keys: Mapping[str, str]) -> set[str]:
         keys: The key that the cell in each folder must have.
     """
     row.mkdir(parents=True, exist_ok=True)
-    cache = root / CACHE
-    cache.mkdir(exist_ok=True)
-    for found in row.iterdir():
-        if not (key := _key_of(found)) or key != keys.get(found.name):
-            _retire(found, cache / (key or f"broken-{uuid.uuid4().hex[:8]}"))
-    for folder, key in keys.items():
-        if not (row / folder).exists() and _key_of(cache / key) == key:
-            (cache / key).rename(row / folder)
-    return {folder for folder in keys if not (row / folder).exists()}
+    for found in list(row.iterdir()):
+        if found.name.startswith(WRITING):
+            remove(found)
+        elif (key := _key_of(root, found)) and key != keys.get(found.name):
+            _retire(root, found, key)
+    missing = {folder: root / CACHE / key for folder, key in keys.items() if not (row / folder).exists()}
+    for folder, kept in missing.items():
+        if kept.exists() and _key_of(root, kept, kept.name):
+            move(kept, row / folder)
+    return {folder for folder in missing if not (row / folder).exists()}
 
 
-def _key_of(folder: Path) -> str | None:
-    """Return the key of a whole cell, None for anything else."""
+def _key_of(root: Path, folder: Path, wanted: str | None = None) -> str | None:
+    """Return the key of a whole cell; anything else is set aside, and so is a cell of another key than the wanted."""
     try:
-        return str(read_json(folder / "cell.json")["key"])
-    except (OSError, ValueError, KeyError, TypeError):
+        key = read_cell(folder).key
+        if wanted not in (None, key):
+            raise ValueError("another cell")
+    except FAULTS as error:
+        set_aside(root, folder, error)
         return None
+    return key
 
 
-def _retire(found: Path, target: Path) -> None:
-    if target.exists():
-        shutil.rmtree(target)
-    found.rename(target)
+def _retire(root: Path, found: Path, key: str) -> None:
+    """Move a cell to the cache; if its twin is there already, one of them is enough."""
+    kept = root / CACHE / key
+    if kept.exists() and _key_of(root, kept, key):
+        remove(found)
+    else:
+        kept.parent.mkdir(exist_ok=True)
+        move(found, kept)
 
 
-def write(root: Path, row: Path, planned: Planned, key: str, result: Result) -> None:
-    """Write a cell's folder under a temporary name, then rename it into its row."""
-    temporary = root / CACHE / f"writing-{uuid.uuid4().hex[:8]}"
-    temporary.mkdir(parents=True)
-    evaluations = {"steps_done": np.array(result.evaluated), **result.evaluations}
-    steps = {"step": np.arange(len(next(iter(result.steps.values())))), **result.steps}
-    _write_columns(temporary / "evaluations.csv", evaluations)
-    _write_columns(temporary / "steps.csv", steps)
-    final = {name: number_or_none(value) for name, value in result.final.items()}
-    write_json(temporary / "cell.json", {"key": key, "cell": planned.cell.content(), "final": final})
+def write(row: Path, planned: Planned, identity: Mapping[str, Any], result: Result) -> None:
+    """Write a cell's folder under a temporary name, then rename it."""
+    temporary = temporary_in(row)
+    temporary.mkdir()
+    with naming(row / planned.folder):
+        write_cell(temporary, identity, result)
     temporary.rename(row / planned.folder)
-
-
-def number_or_none(value: float) -> float | None:
-    """Return ``value``, or None where JSON has no such number."""
-    return value if math.isfinite(value) else None
-
-
-def _write_columns(path: Path, columns: Columns) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
-
-
-def _read_columns(path: Path) -> Columns:
-    with path.open(newline="", encoding="utf-8") as stream:
-        names, *rows = csv.reader(stream)
-    values = np.array(rows, dtype=float).reshape(len(rows), len(names))
-    return {name: values[:, column] for column, name in enumerate(names)}
 
 
 @dataclass(frozen=True)
@@ -116,41 +99,48 @@ class Record:
     evaluations: Columns
 
 
-def read(row: Path, planned: Planned) -> Record:
+def read(row: Path, planned: Planned, data: str, stage: str) -> Record:
     """Read one cell.
 
+    What computed it (processor or GPU, version of PyTorch) is not compared: results may come from another machine.
+
+    Args:
+        row: The row's folder.
+        planned: Which cell.
+        data: The hash of the prepared data.
+        stage: Which stage writes the row.
+
     Raises:
-        UserError: The cell is missing, broken, or was trained with other parameters.
+        UserError: The cell is missing, damaged, or was trained with other parameters, data or code.
     """
     folder = row / planned.folder
-    again = f"run `dvc repro train@{planned.attack}`"
+    if not folder.exists():
+        raise UserError(f"{folder}: no such result; run `dvc repro {stage}`")
     try:
-        described: dict[str, Any] = read_json(folder / "cell.json")
-        steps, evaluations = _read_columns(folder / "steps.csv"), _read_columns(folder / "evaluations.csv")
-        final = {name: math.nan if value is None else float(value) for name, value in described["final"].items()}
-        key, content = described["key"], described["cell"]
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no such result; {again}") from None
-    except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder}: not a whole result ({error}); {again}") from None
-    if content != planned.cell.content():
-        raise UserError(f"{folder}: trained with other parameters than params.yaml states; {again}")
-    return Record(planned, key, final, steps, evaluations)
+        found = read_cell(folder)
+    except FAULTS as error:
+        raise UserError(f"{folder}: not a whole result ({error}); run `dvc repro -f -s {stage}`") from None
+    wanted = {"cell": planned.cell.content(), "data": data, "code": planned.cell.code}
+    differing = [OTHER[part] for part in wanted if found.identity[part] != wanted[part]]
+    if differing:
+        raise UserError(f"{folder}: trained with other {' and other '.join(differing)}; run `dvc repro {stage}`")
+    return Record(planned, found.key, found.final, found.steps, found.evaluations)
 
 
 def read_row(root: Path, params: Params, attack: str) -> list[Record]:
     """Read all cells of one attack: those that the grid asks for, and those that their results ask for.
 
     Raises:
-        UserError: A cell is missing, broken, or was trained with other parameters.
+        UserError: A cell is missing, damaged, or was trained with other parameters, data or code.
     """
+    row, data, stage = row_folder(root, attack), data_hash(root / DATASET), f"train@{attack}"
     found: dict[str, Record] = {}
     while True:
         cells = grid_row(params, attack, {folder: record.final["test_accuracy"] for folder, record in found.items()})
         if all(planned.folder in found for planned in cells):
             return [found[planned.folder] for planned in cells]
         new = [planned for planned in cells if planned.folder not in found]
-        found |= {planned.folder: read(row_folder(root, attack), planned) for planned in new}
+        found |= {planned.folder: read(row, planned, data, stage) for planned in new}
 
 
 def retire_rows(root: Path, trained: Sequence[str], searched: Sequence[str], tuned: Sequence[str]) -> None:

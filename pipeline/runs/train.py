@@ -1,12 +1,13 @@
 """The stage ``train``: one attack against every defence and partition of the grid, with as many seeds as needed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pipeline.core.paths import DATASET
 from pipeline.runs import store
-from pipeline.runs.execution import trainer
+from pipeline.runs.execution import Trainer, trainer
 from pipeline.runs.params import Params
 from pipeline.runs.plan import Planned, grid_row, whole_row
 from pipeline.runs.row import Row
@@ -22,6 +23,9 @@ class Observer(Protocol):
     def finish(self, records: Sequence[store.Record]) -> None:
         """Take note of the whole row."""
 
+    def stop(self, status: Literal["KILLED", "FAILED"]) -> None:
+        """Take note that the row will not be whole: it was interrupted, or something went wrong."""
+
 
 Observe = Callable[[str, Sequence[Planned], Mapping[str, str]], Observer]
 
@@ -36,23 +40,39 @@ def train_row(root: Path, params: Params, attack: str, observe: Observe) -> None
         observe: Given the hash of the data, the row's first cells and the key of each folder, returns what follows
             them. The seeds that are added are not watched, but finished with the others.
     """
-    row = Row(root, params, store.row_folder(root, attack))
+    row = Row(root, params, store.row_folder(root, attack), f"train@{attack}")
     missing = row.settle(whole_row(params, attack))
     cells = grid_row(params, attack)
     first = [planned for planned in cells if planned.folder in missing]
     print(f"train {attack}: {len(cells)} cells, {len(first)} to train", flush=True)
     with trainer(root / DATASET, params.execution, len(missing)) as processes:
         live = observe(row.data_hash, cells, row.keys(cells))
-        row.train(f"train {attack}", first, processes, live.watch)
-        accuracies = _accuracies(row, cells)
-        while len(cells := grid_row(params, attack, accuracies)) > len(accuracies):
-            added = [planned for planned in cells if planned.folder not in accuracies]
-            todo = [planned for planned in added if planned.folder in missing]
-            print(f"train {attack}: {len(added)} cells more for narrower intervals, {len(todo)} to train", flush=True)
-            row.train(f"train {attack}", todo, processes)
-            accuracies |= _accuracies(row, added)
+        with _stopped_if_it_fails(live):
+            row.train(f"train {attack}", first, processes, live.watch)
+            cells = _narrowed(row, attack, cells, missing, processes)
     row.settle(cells)
     live.finish(store.read_row(root, params, attack))
+
+
+def _narrowed(row: Row, attack: str, cells: list[Planned], missing: set[str], processes: Trainer) -> list[Planned]:
+    """Train further seeds until no interval asks for more; return all cells."""
+    accuracies = _accuracies(row, cells)
+    while len(cells := grid_row(row.params, attack, accuracies)) > len(accuracies):
+        added = [planned for planned in cells if planned.folder not in accuracies]
+        todo = [planned for planned in added if planned.folder in missing]
+        print(f"train {attack}: {len(added)} cells more for narrower intervals, {len(todo)} to train", flush=True)
+        row.train(f"train {attack}", todo, processes)
+        accuracies |= _accuracies(row, added)
+    return cells
+
+
+@contextmanager
+def _stopped_if_it_fails(live: Observer) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        live.stop("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
 
 
 def _accuracies(row: Row, cells: Sequence[Planned]) -> dict[str, float]:

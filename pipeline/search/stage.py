@@ -12,8 +12,9 @@ from time import monotonic
 
 import pandas as pd
 
-from pipeline.core.files import file_hash, write_json, write_text
+from pipeline.core.files import file_hash, refilling, write_sealed, write_text
 from pipeline.core.paths import DATASET
+from pipeline.data.dataset import data_hash
 from pipeline.runs.evaluator import Evaluator
 from pipeline.runs.execution import arithmetic, trainer
 from pipeline.runs.params import Params
@@ -26,22 +27,22 @@ DIRECTIONS: dict[str, Direction] = {"degradation": "maximize", "flagged": "minim
 
 
 def search_study(root: Path, params: Params, name: str) -> None:
-    """Search, confirm and transfer; write the tables first and ``study.json`` last."""
-    study = Study(params, name)
+    """Search, confirm and transfer; write the tables and ``study.json``."""
+    study, data = Study(params, name), data_hash(root / DATASET)
     size = f"{len(study.targets)} x {params.search.trials} trials x {len(params.search.seeds)} seeds"
     with trainer(root / DATASET, params.execution) as processes:
         print(f"search {name}: mode {study.mode}, {study.sampler}, {size}", flush=True)
-        data_hash = file_hash(root / DATASET)
-        trials, tables = _tables(study, Evaluator(root, processes, data_hash))
-    folder = root / "results" / "search" / name
-    for title, table in tables.items():
-        write_text(folder / f"{title}.csv", table.to_csv(index=False))
+        trials, tables = _tables(study, Evaluator(root, processes, data))
     made = {
-        "key": study.key(data_hash, arithmetic(params.model, params.execution)),
+        "key": study.key(data, arithmetic(params.model, params.execution)),
+        "made_with": study.made_with(data),
         "stopped_after": int(trials["trial"].max()) + 1,
-        "files": {title: file_hash(folder / f"{title}.csv") for title in tables},
     }
-    write_json(folder / "study.json", {**study.description(), **made})
+    with refilling(root / "results" / "search" / name) as folder:
+        for title, table in tables.items():
+            write_text(folder / f"{title}.csv", table.to_csv(index=False))
+        files = {title: file_hash(folder / f"{title}.csv") for title in tables}
+        write_sealed(folder / "study.json", {**study.description(), **made, "files": files})
 
 
 def _tables(study: Study, evaluator: Evaluator) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:

@@ -166,6 +166,10 @@ class Study:
         first = self.startup(target.byzantine)[0]
         return self.attacked(Candidate(target, 0, first.origin, first.attack, first.parameters), seed=0)
 
+    def made_with(self, data_hash: str) -> dict[str, str]:
+        """Return the hashes of the prepared data and of the code of training."""
+        return {"data": data_hash, "code": content_hash([self._first(target).code for target in self.targets])}
+
     def key(self, data_hash: str, arithmetic: Mapping[str, str]) -> str:
         """Return a hash of everything that determines the study's outcome, the code of training included."""
         cells = [self._first(target).key(data_hash, arithmetic) for target in self.targets]

@@ -1,7 +1,7 @@
 """A cell: one training run, described completely by its validated parameters."""
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -32,7 +32,7 @@ class Threat(Schema):
     above f, which the diagnostic ``byzantine_workers`` shows, but at least two honest workers take part in every round.
     """
 
-    workers: int = Field(ge=2, description="n, all workers")
+    workers: int = Field(ge=2, le=100_000, description="n, all workers")
     byzantine: int = Field(ge=0, description="b, Byzantine workers present")
     tolerated: int = Field(
         ge=0, description="f, Byzantine workers the defence is told to tolerate, among those of a round"
@@ -129,15 +129,22 @@ class Cell(Schema):
         return strength
 
     def key(self, data_hash: str, arithmetic: Mapping[str, str]) -> str:
-        """Return the cell's identity: the hash of everything that determines the bytes of its result.
+        """Return the hash of the cell's identity; see there."""
+        return content_hash(self.identity(data_hash, arithmetic))
+
+    def identity(self, data_hash: str, arithmetic: Mapping[str, str]) -> dict[str, Any]:
+        """Return what determines the bytes of the cell's result: ``cell``, ``data``, ``arithmetic``, ``code``.
 
         Args:
             data_hash: Of the prepared data.
             arithmetic: What computes: :func:`pipeline.runs.execution.arithmetic`.
         """
-        modules = frozenset({*COMPUTING, *(type(component).__module__ for component in self.components)})
-        identity = {"cell": self.content(), "data": data_hash, "arithmetic": dict(arithmetic)}
-        return content_hash({**identity, "code": code_hash(modules)})
+        return {"cell": self.content(), "data": data_hash, "arithmetic": dict(arithmetic), "code": self.code}
+
+    @property
+    def code(self) -> str:
+        """The hash of the code that computes the cell."""
+        return code_hash(frozenset({*COMPUTING, *(type(component).__module__ for component in self.components)}))
 
     @property
     def shared(self) -> str:

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.nn.functional import cross_entropy
 
-from pipeline.core.kernels import elementary
-from pipeline.core.kernels.products import OrderedProducts, matmul
+from pipeline.core.kernels import perceptron
+from pipeline.core.kernels.products import OrderedProducts
 from pipeline.core.vectors import sum_over_columns
 from pipeline.simulator.models import Network
 
@@ -21,29 +21,9 @@ Backend = Callable[[Network, Tensor, Tensor, Tensor], Gradients]
 
 
 def chain_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Tensor) -> Gradients:
-    """Return the same as :func:`vmap_gradients` for linear layers with ReLU between them, by the chain rule.
-
-    s_0 = inputs, s_k = relu(s_(k-1) W_k^T + c_k); with D the derivative of the loss by a layer's output before ReLU,
-    dW_k = D^T s_(k-1), dc_k = sum D, and D W_k where s_(k-1) > 0 is the D of the layer below
-    """
-    replicas, workers, size = labels.shape
-    layers = network.linear_layers(params)
-    signals = [inputs.reshape(replicas, workers * size, -1)]
-    for position, (weight, bias) in enumerate(layers):
-        output = matmul(signals[-1], weight.mT) + bias[:, None]
-        signals.append(output if position == len(layers) - 1 else output.relu_())
-    logits = signals.pop().view(replicas, workers, size, -1)
-    entropies, derivative = elementary.cross_entropy(logits, labels)
-    derivative = derivative / size
-    parts: list[Tensor] = []
-    for (weight, _), signal in zip(reversed(layers), reversed(signals), strict=True):
-        of_weight = matmul(derivative.mT, signal.view(replicas, workers, size, -1))
-        of_bias = matmul(derivative.new_ones(1, size), derivative)
-        parts = [of_weight.flatten(2), of_bias.flatten(2), *parts]
-        if signal is not signals[0]:
-            below = matmul(derivative.flatten(1, 2), weight).masked_fill_(signal <= 0, 0.0)
-            derivative = below.view(replicas, workers, size, -1)
-    return torch.cat(parts, dim=-1), sum_over_columns(entropies) / size
+    """Return the same as :func:`vmap_gradients` for linear layers with ReLU between them, by the chain rule."""
+    gradients, entropies = perceptron.gradients(params, network.linear_sizes(), inputs, labels)
+    return gradients, sum_over_columns(entropies) / labels.shape[-1]
 
 
 def vmap_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Tensor) -> Gradients:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from pipeline.core.kernels.elementary import cross_entropy
+from pipeline.core.kernels.perceptron import cross_entropy
 from pipeline.core.kernels.products import OrderedProducts
 from pipeline.core.order import moments_over_workers
 from pipeline.core.vectors import norms, sum_over_columns

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.core.errors import UserError
-from pipeline.core.kernels.elementary import exponential, logarithm
+from pipeline.core.kernels.perceptron import exponential, logarithm
 from pipeline.core.rng import numpy_stream
 from pipeline.data.partitions import PARTITIONS, Partition
 

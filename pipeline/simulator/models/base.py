@@ -46,18 +46,16 @@ class Network:
         logits: Tensor = torch.func.functional_call(self.module.train(training), named, (inputs,))
         return logits
 
-    def linear_layers(self, params: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return weight ``[R, outputs, inputs]`` and bias ``[R, outputs]`` of each layer, given ``params [R, d]``.
+    def linear_sizes(self) -> list[int]:
+        """Return the inputs of the first linear layer, then the outputs of each.
 
         Raises:
             ValueError: The network is not a chain of linear layers with ReLU between them.
         """
-        kinds, shapes = [type(layer) for layer in self.module.children()], list(self.shapes.values())
-        if kinds != [nn.Flatten, nn.Linear, *[nn.ReLU, nn.Linear] * (len(shapes) // 2 - 1)]:
+        kinds, weights = [type(layer) for layer in self.module.children()], list(self.shapes.values())[::2]
+        if kinds != [nn.Flatten, nn.Linear, *[nn.ReLU, nn.Linear] * (len(weights) - 1)]:
             raise ValueError("this backend needs linear layers with ReLU between them")
-        parts = torch.split(params, [shape.numel() for shape in shapes], dim=-1)
-        layers = zip(parts[::2], shapes[::2], parts[1::2], strict=True)
-        return [(weight.view(-1, *shape), bias) for weight, shape, bias in layers]
+        return [weights[0][1], *(outputs for outputs, _ in weights)]
 
     def initial(self, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return initial parameters ``[d]`` from the replica's own stream.
