@@ -153,6 +153,14 @@ def _list(as_page: bool) -> None:
     print(catalogue.markdown() if as_page else catalogue.text(), end="")
 
 
+def _record(here: Path, parameters: params.Params, experiment: Path) -> None:
+    from pipeline.report.replication import record
+    from pipeline.runs.execution import device
+
+    found = record(here, parameters, experiment, device(parameters.execution.device))
+    print(f"{experiment}: {found} cells found")
+
+
 def _compare(here: Path, to: str) -> int:
     from pipeline.report.compare import compare
 
@@ -179,6 +187,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="a folder of experiments/, or a YAML file; start from the committed file (git checkout params.yaml)",
     )
+    recording = commands.add_parser("record", help="add trained cells to ours.csv of a published experiment")
+    recording.add_argument("experiment", type=Path, help="a folder of experiments/, applied")
     comparison = commands.add_parser("compare", help="the results as they stand beside committed or other ones")
     comparison.add_argument("--to", default="HEAD", help="a git revision, or a folder with results (default HEAD)")
     return parser
@@ -192,6 +202,8 @@ def _run(arguments: argparse.Namespace, here: Path) -> int:
         edit.override(path, arguments.changes)
     elif arguments.command == "apply":
         edit.apply(path, arguments.overlay)
+    elif arguments.command == "record":
+        _record(here, params.load(path), arguments.experiment)
     elif arguments.command == "list":
         _list(arguments.markdown)
     elif arguments.command == "plan":
