@@ -66,10 +66,14 @@ def _prepare(here: Path, parameters: params.Params) -> None:
 
 
 def _train(here: Path, parameters: params.Params, attack: str) -> None:
-    from pipeline.runs.train import train_row
-    from pipeline.tracking.live import follow
+    from pipeline.runs.train import Observer, train_row
 
-    train_row(here, parameters, attack, lambda data, *row: follow(here, parameters, data, attack, *row))
+    def observe(data: str, *row: Any) -> Observer:
+        from pipeline.tracking.live import follow  # takes a second, while the processes start
+
+        return follow(here, parameters, data, attack, *row)
+
+    train_row(here, parameters, attack, observe)
 
 
 def _search(here: Path, parameters: params.Params, study: str) -> None:
@@ -149,6 +153,14 @@ def _list(as_page: bool) -> None:
     print(catalogue.markdown() if as_page else catalogue.text(), end="")
 
 
+def _record(here: Path, parameters: params.Params, experiment: Path) -> None:
+    from pipeline.report.replication import record
+    from pipeline.runs.execution import device
+
+    found = record(here, parameters, experiment, device(parameters.execution.device))
+    print(f"{experiment}: {found} cells found")
+
+
 def _compare(here: Path, to: str) -> int:
     from pipeline.report.compare import compare
 
@@ -175,6 +187,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="a folder of experiments/, or a YAML file; start from the committed file (git checkout params.yaml)",
     )
+    recording = commands.add_parser("record", help="add trained cells to ours.csv of a published experiment")
+    recording.add_argument("experiment", type=Path, help="a folder of experiments/, applied")
     comparison = commands.add_parser("compare", help="the results as they stand beside committed or other ones")
     comparison.add_argument("--to", default="HEAD", help="a git revision, or a folder with results (default HEAD)")
     return parser
@@ -188,6 +202,8 @@ def _run(arguments: argparse.Namespace, here: Path) -> int:
         edit.override(path, arguments.changes)
     elif arguments.command == "apply":
         edit.apply(path, arguments.overlay)
+    elif arguments.command == "record":
+        _record(here, params.load(path), arguments.experiment)
     elif arguments.command == "list":
         _list(arguments.markdown)
     elif arguments.command == "plan":

@@ -25,6 +25,7 @@ pytestmark = [
 ]
 PROCESSES, CLONES, ROUNDS = 8, 4, 10  # two processes of each clone, with an attack each
 ATTACKS = ("none", "ipm")
+OUTCOMES = ("there",)
 LOG = """
     import sys
     from pathlib import Path
@@ -96,7 +97,7 @@ def expected(attack, number):
 
 
 @pytest.mark.parametrize("store", [sqlite, postgresql])
-def test_eight_processes_at_once_lose_nothing(tmp_path, capsys, store):
+def test_eight_processes_at_once_lose_nothing(tmp_path, tally, store):
     tests = Path(__file__).parents[1]
     with store(tmp_path) as address:
         environment = {**os.environ, "MLFLOW_TRACKING_URI": address}
@@ -118,14 +119,13 @@ def test_eight_processes_at_once_lose_nothing(tmp_path, capsys, store):
         found = [run for run in client.search_runs([experiment]) if "cell_key" in run.data.tags]
         held = [logged(client, run) for run in found if run.info.status == "FINISHED"]
     wanted = CLONES * [whole for attack in ATTACKS for number in range(ROUNDS) for whole in expected(attack, number)]
-    tried = sum(len(points) + len(files) for points, files in wanted)
-    left = list(held)
-    lost = tried - sum(_in_common(left, whole) for whole in wanted)
-    with capsys.disabled():
-        runs = len(wanted)
-        print(f"\n| {store.__name__}, {PROCESSES} processes, {runs} runs | {tried:,} | {tried - lost:,} | {lost:,} |")
+    left, kind = list(held), f"points and files, {PROCESSES} processes, {store.__name__}"
+    for whole in wanted:
+        kept = _in_common(left, whole)
+        for position in range(len(whole[0]) + len(whole[1])):
+            tally.note(kind, "there" if position < kept else "missing")
     assert errors == [""] * PROCESSES
-    assert lost == 0
+    assert tally.lost == []
     assert len(found) == len(held) == len(wanted)
     assert len(current(found)) == len(wanted) // ROUNDS
 
