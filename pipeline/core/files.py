@@ -40,7 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have what the system refuses in the block name ``path``, where it names none (a full disk) or a temporary file."""
+    """Have what the system refuses in the block name ``path``, where it names no file or a temporary one."""
     try:
         yield
     except OSError as error:
