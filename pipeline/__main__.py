@@ -1,21 +1,58 @@
 """``python -m pipeline <stage>``: what each stage of dvc.yaml runs."""
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from pipeline.core.environment import compute_alike
 
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _on_interruption(do: Callable[[int, Any], None]) -> None:
+    """Have ``do`` called at Ctrl-C or SIGTERM, unless whoever started this process has had them ignored."""
+    for number in INTERRUPTIONS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, do)
+
+
+def _leave(number: int, _: Any) -> NoReturn:
+    print("interrupted", file=sys.stderr, flush=True)
+    os._exit(128 + number)
+
+
+def _interrupt(number: int, _: Any) -> NoReturn:
+    """Raise what lets every block end in order; a second interruption ends the process at once."""
+    signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt(number)
+
+
+def _not_installed(error: ModuleNotFoundError) -> str:
+    return (
+        f"error: {sys.executable} has no package {error.name!r}; activate the project's environment "
+        "(`source .venv/bin/activate`, after `make repro`), or install the package there"
+    )
+
+
+if __name__ == "__main__":
+    _on_interruption(_leave)  # nothing has begun
 compute_alike()  # before NumPy is imported
 
-from pipeline.core.component import allowed
-from pipeline.core.errors import UserError
-from pipeline.core.files import root
-from pipeline.core.paths import DATASET, RAW
-from pipeline.runs import edit, params
-from pipeline.runs.tuned import tuned
-from pipeline.runs.watchdog import stop_with_dvc
+try:
+    from pipeline.core.component import allowed
+    from pipeline.core.errors import UserError
+    from pipeline.core.files import root
+    from pipeline.core.paths import CACHE, DATASET, RAW
+    from pipeline.runs import edit, params
+    from pipeline.runs.lock import alone
+    from pipeline.runs.tuned import tuned
+    from pipeline.runs.watchdog import stop_with_dvc
+except ModuleNotFoundError as error:
+    sys.exit(_not_installed(error))
 
 
 def _download(here: Path, parameters: params.Params) -> None:
@@ -29,10 +66,14 @@ def _prepare(here: Path, parameters: params.Params) -> None:
 
 
 def _train(here: Path, parameters: params.Params, attack: str) -> None:
-    from pipeline.runs.train import train_row
-    from pipeline.tracking.tracker import Tracker
+    from pipeline.runs.train import Observer, train_row
 
-    train_row(here, parameters, attack, lambda data, *row: Tracker(here, parameters, data).live_row(attack, *row))
+    def observe(data: str, *row: Any) -> Observer:
+        from pipeline.tracking.live import follow  # takes a second, while the processes start
+
+        return follow(here, parameters, data, attack, *row)
+
+    train_row(here, parameters, attack, observe)
 
 
 def _search(here: Path, parameters: params.Params, study: str) -> None:
@@ -64,10 +105,10 @@ def _analysis(here: Path, parameters: params.Params) -> None:
     computed_on.record(here, device(parameters.execution.device))
 
 
-def _track(here: Path, parameters: params.Params) -> None:
+def _track(here: Path, parameters: params.Params, stage: str | None = None) -> None:
     from pipeline.tracking.track import track
 
-    track(here, parameters)
+    track(here, parameters, stage)
 
 
 STAGES: dict[str, Callable[..., None]] = {
@@ -81,6 +122,7 @@ STAGES: dict[str, Callable[..., None]] = {
     "track": _track,
 }
 ROWS = {"tune": "tuning.defences", "train": "grid.attacks", "search": "search.studies"}
+TRAINING = ("tune", "train", "references", "search")
 TUNED = ("train", "references", "search", "analysis", "track")  # stages after tune
 
 
@@ -92,10 +134,31 @@ def _check_published(here: Path, parameters: params.Params) -> None:
         read_published(here / parameters.analysis.published)
 
 
+def _plan(here: Path, parameters: params.Params) -> None:
+    from pipeline.search import forecast
+
+    print(forecast.table(here, parameters))
+
+
+def _announce(parameters: params.Params, stage: str) -> None:
+    """Tell what a stage trains, or that memory cannot suffice for it, before it plans the first cell."""
+    from pipeline.search import forecast
+
+    print(forecast.announced(parameters, stage), flush=True)
+
+
 def _list(as_page: bool) -> None:
     from pipeline.runs import catalogue
 
     print(catalogue.markdown() if as_page else catalogue.text(), end="")
+
+
+def _record(here: Path, parameters: params.Params, experiment: Path) -> None:
+    from pipeline.report.replication import record
+    from pipeline.runs.execution import device
+
+    found = record(here, parameters, experiment, device(parameters.execution.device))
+    print(f"{experiment}: {found} cells found")
 
 
 def _compare(here: Path, to: str) -> int:
@@ -111,6 +174,9 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name)
         if name in ROWS:
             command.add_argument("row", help=f"a name in {ROWS[name]} of params.yaml")
+        if name == "track":
+            command.add_argument("row", nargs="?", metavar="stage", help="train@<attack> or search@<study>, that alone")
+    commands.add_parser("plan", help="tell the cells, steps, memory and minutes of a whole `dvc repro`")
     catalogue = commands.add_parser("list", help="print every rule, attack, model, ... with its parameters")
     catalogue.add_argument("--markdown", action="store_true", help="the page docs/catalogue.md")
     change = commands.add_parser("set", help="change params.yaml, keeping its comments")
@@ -121,6 +187,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="a folder of experiments/, or a YAML file; start from the committed file (git checkout params.yaml)",
     )
+    recording = commands.add_parser("record", help="add trained cells to ours.csv of a published experiment")
+    recording.add_argument("experiment", type=Path, help="a folder of experiments/, applied")
     comparison = commands.add_parser("compare", help="the results as they stand beside committed or other ones")
     comparison.add_argument("--to", default="HEAD", help="a git revision, or a folder with results (default HEAD)")
     return parser
@@ -134,8 +202,12 @@ def _run(arguments: argparse.Namespace, here: Path) -> int:
         edit.override(path, arguments.changes)
     elif arguments.command == "apply":
         edit.apply(path, arguments.overlay)
+    elif arguments.command == "record":
+        _record(here, params.load(path), arguments.experiment)
     elif arguments.command == "list":
         _list(arguments.markdown)
+    elif arguments.command == "plan":
+        _plan(here, params.load(path))
     else:
         _stage(here, params.load(path), arguments.command, getattr(arguments, "row", None))
     return 0
@@ -145,25 +217,57 @@ def _stage(here: Path, parameters: params.Params, name: str, row: str | None) ->
     _check_published(here, parameters)
     if name in TUNED:
         parameters = tuned(here, parameters)
-    if row is None:
-        STAGES[name](here, parameters)
-        return
-    section, field = ROWS[name].split(".")
-    names = getattr(getattr(parameters, section), field)
-    if row not in names:
-        raise UserError(f"{name} {row}: not in {ROWS[name]}; {allowed(row, names)}")
-    STAGES[name](here, parameters, row)
+    if name in ROWS:
+        section, field = ROWS[name].split(".")
+        names = getattr(getattr(parameters, section), field)
+        if row not in names:
+            raise UserError(f"{name} {row}: not in {ROWS[name]}; {allowed(str(row), names)}")
+    of_row = () if row is None else (row,)
+    if name in TRAINING:
+        _announce(parameters, "@".join([name, *of_row]))
+    with alone(here / CACHE / "locks" / ".".join([name, *of_row])):
+        STAGES[name](here, parameters, *of_row)
 
 
 def main() -> int:
     """Run what the command line names; return the exit code."""
     stop_with_dvc()
     try:
-        return _run(_parser().parse_args(), root())
+        code = _run(_parser().parse_args(), root())
+        sys.stdout.flush()
+        return code
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _told(f"error: {error}")
+    except OSError as error:
+        return _told(f"error: {_cause(error)}")
+    except MemoryError:
+        return _told("error: the memory of this machine does not suffice")
+    except ModuleNotFoundError as error:
+        return _told(_not_installed(error))
+    except KeyboardInterrupt as error:
+        return _told("interrupted; the next run goes on from here", 128 + (error.args or INTERRUPTIONS)[0])
+
+
+def _cause(error: OSError) -> str:
+    """Return what the operating system refused, and for which file.
+
+    Example:
+        >>> _cause(PermissionError(13, "Permission denied", "params.yaml"))
+        'params.yaml: Permission denied'
+    """
+    files = [str(file) for file in (error.filename, error.filename2) if file is not None]
+    return ": ".join([*files, error.strerror or str(error)])
+
+
+def _told(line: str, code: int = 1) -> int:
+    print(line, file=sys.stderr, flush=True)
+    try:
+        sys.stdout.flush()
+    except OSError:  # the disk is full, or the reader is gone: Python would say so once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 if __name__ == "__main__":
+    _on_interruption(_interrupt)
     sys.exit(main())

@@ -12,6 +12,8 @@ from pipeline.runs import params as parameters
 from pipeline.runs.plan import grid_row
 from pipeline.runs.store import Record
 from pipeline.simulator.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_METRICS
+from pipeline.tracking.live import LiveRow
+from pipeline.tracking.runs import analysis_run
 from pipeline.tracking.searches import study_runs
 
 PROJECT = Path(__file__).parents[1]
@@ -62,7 +64,7 @@ def train(live, records):
 
 def live_row(tracker, records, attack="ipm"):
     keys = {found.planned.folder: found.key for found in records}
-    return tracker.live_row(attack, [found.planned for found in records], keys)
+    return LiveRow(tracker, attack, [found.planned for found in records], keys)
 
 
 def search(root, name="ipm", mode="strength", key="a" * 16, picture=b"\x89PNG"):
@@ -77,11 +79,11 @@ def search(root, name="ipm", mode="strength", key="a" * 16, picture=b"\x89PNG"):
 
 
 def analysis(root, accuracy):
-    """Write a summary and reports, and return where they are."""
+    """What MLflow is to show of a summary and reports."""
     (root / "reports" / "figures").mkdir(parents=True, exist_ok=True)
     (root / "reports" / "report.md").write_text("# Report")
     (root / "reports" / "figures" / "heatmap.png").write_bytes(b"\x89PNG")
     summary = root / "results" / "summary.json"
     summary.parent.mkdir(exist_ok=True)
     summary.write_text(json.dumps({"krum": {"worst": accuracy, "attack": "ipm", "found": None, "sure": True}}))
-    return summary, root / "reports"
+    return analysis_run(summary, root / "reports")

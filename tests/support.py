@@ -87,6 +87,9 @@ class Unwatched:
     def finish(self, records):
         pass
 
+    def stop(self, status):
+        pass
+
 
 class InProcess:
     """Stands for ``pipeline.runs.pool.Pool`` where a test need not start processes: works on the tasks here."""

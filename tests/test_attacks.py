@@ -15,6 +15,7 @@ DEFAULTS = examples(ATTACKS)
 FIELDS = {  # examples of other parameters, on which every check runs as well
     "sign_flip own": {"own": True},
     "alie plus": {"sign": 1},
+    "bit_flip plain": {"momentum": False},
     "alie n": {"z_formula": "(n-s)/n"},
     "optimal_alie plus": {"sign": 1},
     "min_max sign": {"dev": "sign"},

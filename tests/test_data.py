@@ -45,7 +45,7 @@ def test_digits_are_cut_into_splits_that_cover_everything_once(digits, tmp_path)
     assert dataset.shape == (1, 8, 8)
     assert all(split.inputs.dtype == torch.float32 for split in splits)
     raw = load_file(digits / "digits.safetensors")
-    everything = labelled(data().source.format.normalise(raw["train_images"]), raw["train_labels"])
+    everything = labelled(data().source.format.pixels.normalise(raw["train_images"]), raw["train_labels"])
     assert sorted(everything) == sorted(pair for split in splits for pair in labelled(split.inputs, split.labels))
 
 
@@ -62,7 +62,7 @@ def test_digits_are_normalised_with_constants_near_their_training_statistics(dig
 
 def test_each_channel_is_normalised_by_its_own_constants():
     cifar = SOURCES.parse({"name": "cifar10"}, "data.source")
-    white = cifar.format.normalise(torch.full((2, 3, 1, 1), 255, dtype=torch.uint8))
+    white = cifar.format.pixels.normalise(torch.full((2, 3, 1, 1), 255, dtype=torch.uint8))
     expected = [
         (1 - mean) / deviation for mean, deviation in zip(cifar.format.means, cifar.format.deviations, strict=True)
     ]

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import io
 import pickle
-import socket
 import struct
 import sys
 import tarfile
@@ -26,6 +25,7 @@ from pipeline.data.sources.downloaded import Downloaded
 
 DIGITS = {"source": {"name": "digits"}, "validation_fraction": 0.1, "test_fraction": 0.2, "split_seed": 0}
 FEW = {"train": 40, "t10k": 10}  # images of the small MNIST
+SHORT = 10_000  # bytes until a connection is cut
 FEW_EMNIST = {"train": 6, "test": 4}
 
 
@@ -100,9 +100,11 @@ def md5(content: bytes) -> str:
 
 
 class Server:
-    """Serves ``files`` by base name under any folder but /dead/ (404) and /stalled/ (silence until ``closing``).
+    """Serves ``files`` by base name under any folder but /dead/ (404), /stalled/ (silence until ``closing``) and /page/
+    (an HTML page).
 
-    ``cut`` names a file that breaks off halfway.
+    ``cut`` names a file that breaks off halfway; under /resuming/ every answer is cut after ``SHORT`` bytes, and the
+    next one can begin there.
     """
 
     def __init__(self) -> None:
@@ -119,11 +121,14 @@ class Server:
                 if self.path.startswith("/stalled/"):
                     server.outwaited |= not server.closing.wait(30)
                     return
-                body = server.files[name]
-                self.send_response(404 if self.path.startswith("/dead/") else 200)
-                self.send_header("Content-Length", str(len(body)))
+                body = b"<!DOCTYPE html><html>Sign in" if self.path.startswith("/page/") else server.files[name]
+                asked = self.headers.get("Range") if self.path.startswith("/resuming/") else None
+                start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+                self.send_response(404 if self.path.startswith("/dead/") else 206 if start else 200)
+                self.send_header("Content-Length", str(len(body) - start))
                 self.end_headers()
-                self.wfile.write(body[: len(body) // 2] if name == server.cut else body)
+                end = start + SHORT if self.path.startswith("/resuming/") else None
+                self.wfile.write(body[: len(body) // 2] if name == server.cut else body[start:end])
 
             def log_message(self, *args):
                 pass
@@ -224,12 +229,46 @@ def test_emnist_is_the_balanced_split_with_its_images_upright(server, monkeypatc
 
 def test_a_mirror_that_falls_silent_is_left(server, monkeypatch, tmp_path):
     point_to(server, "mnist", mnist_files(), monkeypatch)
-    monkeypatch.setattr("pipeline.data.sources.downloaded.STALLED_AFTER", 0.2)
+    monkeypatch.setattr("pipeline.data.sources.fetching.STALLED_AFTER", 0.2)
     mirrors = [f"{server.address}/stalled/", f"{server.address}/good/"]
     SOURCES.parse({"name": "mnist", "mirrors": mirrors}, "data.source").download(tmp_path)
     assert {path.name for path in (tmp_path / "mnist").iterdir()} == set(server.files)
     assert not server.outwaited
-    assert socket.getdefaulttimeout() is None
+
+
+def test_a_connection_that_is_cut_is_taken_up_where_it_broke_off(server, monkeypatch, tmp_path):
+    files = mnist_files()
+    point_to(server, "mnist", files, monkeypatch)
+    SOURCES.parse({"name": "mnist", "mirrors": [f"{server.address}/resuming/"]}, "data.source").download(tmp_path)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "mnist").iterdir()} == files
+    pieces = {name: -(-len(content) // SHORT) for name, content in files.items()}
+    assert max(pieces.values()) > 2
+    asked = [path.rpartition("/")[2] for path in server.requested]
+    assert {name: asked.count(name) for name in files} == pieces
+
+
+def test_a_page_instead_of_an_archive_is_named_and_the_next_mirror_taken(server, monkeypatch, tmp_path, capsys):
+    point_to(server, "mnist", mnist_files(), monkeypatch)
+    mirrors = [f"{server.address}/page/", f"{server.address}/good/"]
+    SOURCES.parse({"name": "mnist", "mirrors": mirrors}, "data.source").download(tmp_path)
+    assert {path.name for path in (tmp_path / "mnist").iterdir()} == set(server.files)
+    assert capsys.readouterr().err.count("mnist: an HTML page with the md5 checksum ") == len(server.files)
+    with pytest.raises(UserError, match=r"/page/train-images-idx3-ubyte\.gz: an HTML page"):
+        SOURCES.parse({"name": "mnist", "mirrors": mirrors[:1]}, "data.source").download(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("written", ["{}", "file://{}/", "archives"])
+def test_a_folder_takes_the_place_of_a_mirror(written, server, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    point_to(server, "mnist", mnist_files(), monkeypatch)
+    folder = tmp_path / "archives"
+    folder.mkdir()
+    for name, content in server.files.items():
+        (folder / name).write_bytes(content)
+    SOURCES.parse({"name": "mnist", "mirrors": [written.format(folder)]}, "data.source").download(tmp_path / "raw")
+    assert server.requested == []
+    assert len(load_file(tmp_path / "raw" / "mnist.safetensors")["test_labels"]) == FEW["t10k"]
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == server.files
 
 
 def test_a_second_download_fetches_nothing_and_gives_the_same_bytes(mnist, server, tmp_path):
@@ -306,7 +345,8 @@ def test_a_progress_bar_on_a_terminal_and_a_line_a_file_elsewhere(terminal, mnis
         mnist.download(tmp_path)
     lines = [f"mnist: fetching {server.address}/good/{name}" for name in server.files]
     if terminal:
-        assert "100%" in screen.getvalue()
+        assert screen.getvalue().count("100%|") == len(server.files)
+        assert "B/s]" in screen.getvalue()
         assert all(line in screen.getvalue() for line in lines)
     else:
         assert screen.getvalue().splitlines() == lines
@@ -337,5 +377,5 @@ def test_a_source_with_its_own_test_part_keeps_it_in_order(mnist, tmp_path):
     dataset = load(tmp_path / "dataset.safetensors")
     assert [len(s.labels) for s in (dataset.train, dataset.validation, dataset.test)] == [30, 10, FEW["t10k"]]
     images, labels = random_images(FEW["t10k"], (28, 28), seed=1)
-    assert torch.equal(dataset.test.inputs, mnist.format.normalise(torch.from_numpy(images)[:, None]))
+    assert torch.equal(dataset.test.inputs, mnist.format.pixels.normalise(torch.from_numpy(images)[:, None]))
     assert torch.equal(dataset.test.labels, torch.from_numpy(labels).long())

@@ -10,7 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 from support import ROOT
 
-from pipeline.report.published import read_published
+from pipeline.report.published import WORST_OF, read_published
 from pipeline.runs.edit import apply, overlaid, override
 from pipeline.runs.params import Params, load
 
@@ -20,7 +20,7 @@ SYNTHETIC = sorted(EXPERIMENTS.glob("*.yaml"))
 SEARCHES = {"breakdown_digits": "breakdown", "stealth_digits": "stealth", "worst_digits": "worst"}
 README = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
 QUICK = re.search(r"`python -m pipeline set '(training\.steps=[^']*)'`", README).group(1)
-PAPERS = [folder for folder in FOLDERS if folder.name not in SEARCHES]
+PAPERS = [folder for folder in FOLDERS if folder.name not in (*SEARCHES, "mnist")]
 EVERY_FOLDER = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 EVERY_PAPER = pytest.mark.parametrize("folder", PAPERS, ids=lambda folder: folder.name)
 
@@ -75,6 +75,8 @@ def test_the_published_settings_are_there_and_explained():
     assert names == [
         "bucketing_beta_0",
         "bucketing_beta_09",
+        "byzfl_f1",
+        "byzfl_f4",
         "centered_clipping_beta_0",
         "centered_clipping_beta_09",
         "centered_clipping_beta_099",
@@ -95,6 +97,25 @@ def test_the_searches_on_digits_are_explained(name):
     assert all(bounds in ((0, params.training.steps // 2), (-1,)) for bounds in schedules)
 
 
+def test_mnist_is_the_default_study_on_other_data():
+    """The size that docs/mnist.md computes is that of these lists."""
+    digits, mnist = parameters(ROOT), parameters(EXPERIMENTS / "mnist")
+    assert mnist.data.source.name == "mnist"
+    for section in ("threat", "attacks", "defences", "partitions", "studies"):
+        assert getattr(mnist, section) == getattr(digits, section)
+    for names in ("attacks", "defences", "partitions"):
+        assert getattr(mnist.grid, names) == getattr(digits.grid, names)
+    rows, studies = len(mnist.grid.attacks) * len(mnist.grid.defences), len(mnist.search.studies)
+    defences, seeds = len(mnist.grid.defences), len(mnist.grid.seeds)
+    tuned = defences * mnist.tuning.trials * len(mnist.tuning.attacks) * len(mnist.tuning.seeds)
+    searched = studies * defences * mnist.search.trials * len(mnist.search.seeds)
+    confirmed = studies * defences * 3 * len(mnist.search.confirmation_seeds)
+    prolonged = 4 * defences * seeds + seeds
+    counts = (rows * seeds, tuned, searched, confirmed, prolonged)
+    text = (ROOT / "docs" / "mnist.md").read_text(encoding="utf-8")
+    assert f"{' + '.join(map(str, counts))} = {sum(counts):,} cells" in text
+
+
 @EVERY_PAPER
 def test_the_model_fits_the_images(folder):
     params = parameters(folder)
@@ -109,7 +130,8 @@ def test_published_numbers_belong_to_the_grid(folder):
     if not path.exists():
         return
     grid, table = params.grid, read_published(path)
-    assert set(table[["attack", "defence", "partition"]].itertuples(index=False, name=None)) <= set(
+    named = table.assign(attack=table["attack"].str.split(WORST_OF)).explode("attack")
+    assert set(named[["attack", "defence", "partition"]].itertuples(index=False, name=None)) <= set(
         product(grid.attacks, grid.defences, grid.partitions)
     )
     assert table["published"].between(0, 1).all()

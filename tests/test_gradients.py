@@ -75,6 +75,17 @@ def test_shapes(name, gradients):
     assert not losses.requires_grad
 
 
+@pytest.mark.parametrize("gradients", [vmap_gradients, loop_gradients])
+def test_dropout_acts_in_training_alone(gradients):
+    _, *given = problem("cnn_bucketing")
+    plain, dropping = (MODELS["cnn_bucketing"](dropout=kind).network(SHAPE, CLASSES) for kind in ("none", "shared"))
+    found, losses = gradients(dropping, *given)
+    params, inputs, labels = (values[1] for values in given)
+    torch.testing.assert_close(losses[1, 2], cross_entropy(dropping.forward(params, inputs[2], True), labels[2]))
+    assert not torch.allclose(found, gradients(plain, *given)[0])
+    assert torch.equal(dropping.forward(params, inputs[2]), plain.forward(params, inputs[2]))
+
+
 @EVERY_BACKEND
 def test_finite_differences(gradients):
     model, params, inputs, labels = problem("mlp", replicas=1, workers=1)

@@ -24,5 +24,11 @@ def test_mlflow_quotes_the_overrides_for_the_shell():
     assert main.compute_command({}, None).startswith("python -m pipeline set '' && ")
     changes = "training.steps=50 grid.seeds=[0,1]"
     assert main.compute_command({"set": changes}, None).startswith(f"python -m pipeline set '{changes}' && ")
-    train_one = load_project(str(PROJECT)).get_entry_point("train")
-    assert train_one.compute_command({"attack": "alie"}, None).endswith("dvc repro train@alie")
+
+
+def test_every_entry_point_ends_with_what_it_made_in_mlflow():
+    given = {"main": {}, "train": {"attack": "alie"}, "search": {"study": "ipm"}, "analysis": {}}
+    stages = {"main": "", "train": " train@alie", "search": " search@ipm", "analysis": ""}
+    for name, parameters in given.items():
+        command = load_project(str(PROJECT)).get_entry_point(name).compute_command(parameters, None)
+        assert command.endswith(f" && python -m pipeline track{stages[name]}")

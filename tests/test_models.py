@@ -11,6 +11,7 @@ from torch import nn
 
 from pipeline.core.errors import UserError
 from pipeline.simulator.models import MODELS, Network
+from pipeline.simulator.models.convolutional import SharedDropout
 
 CLASSES = 10
 SHAPE = (2, 16, 18)  # small images: the tests are about the functions, not about the data
@@ -20,6 +21,7 @@ MODEL = {**examples(MODELS), **DENSE}
 PUBLISHED_SIZE = [
     ("cnn_mnist", (1, 28, 28), 10, 431_080),
     ("cnn_mnist", (1, 28, 28), 47, 431_080 + 37 * 501),
+    ("cnn_bucketing", (1, 28, 28), 10, 1_199_882),
     ("cnn_cifar", (3, 32, 32), 10, 1_310_922),
     ("resnet18", (3, 32, 32), 10, 11_173_962),
     ("resnet20", (3, 32, 32), 10, 272_474),
@@ -154,6 +156,21 @@ def test_a_layer_without_an_initialisation_is_refused():
         Network(nn.Embedding(3, 2)).initial(seed=0)
 
 
+@pytest.mark.parametrize(("rate", "shape"), [(0.25, (32, 64, 3, 3)), (0.5, (32, 128))])
+def test_shared_dropout_has_one_mask_for_each_place_in_the_minibatch(rate, shape):
+    """The share that is dropped deviates from the rate by more than four standard deviations with chance 6e-5."""
+    layer, signal = SharedDropout(rate), unequal_vectors(*shape)
+    masked = layer(signal)
+    kept = (masked != 0).flatten(2) if len(shape) > 2 else (masked != 0)[..., None]
+    assert torch.equal(kept.all(dim=-1), kept.any(dim=-1))  # whole channels
+    torch.testing.assert_close(masked, torch.where(masked != 0, signal / (1 - rate), 0.0))
+    places = kept[..., 0].double()
+    assert abs(float(places.mean()) - (1 - rate)) < 4 * sqrt(rate * (1 - rate) / places.numel())
+    assert not torch.equal(places[0], places[1])
+    assert torch.equal(layer(signal[:5]), masked[:5])
+    assert torch.equal(layer.eval()(signal), signal)
+
+
 @pytest.mark.parametrize("hidden", [0, [0], [-3], ["32"], [1.5], [True], "32", None])
 def test_hidden_sizes_are_positive_integers(hidden):
     with pytest.raises(UserError, match=r"^model\.hidden"):
@@ -165,7 +182,7 @@ def test_hidden_sizes_may_be_a_list_and_may_be_empty():
     assert MODELS["mlp"](hidden=()).network(SHAPE, CLASSES).size == SIZE["logistic"]
 
 
-@pytest.mark.parametrize(("name", "side"), [("cnn_mnist", 15), ("cnn_cifar", 3)])
+@pytest.mark.parametrize(("name", "side"), [("cnn_mnist", 15), ("cnn_bucketing", 5), ("cnn_cifar", 3)])
 def test_images_that_are_too_small_are_told(name, side):
     with pytest.raises(UserError, match=rf"model\.name = '{name}': needs images of {side + 1} x {side + 1} pixels"):
         MODEL[name].network((1, 28, side), CLASSES)

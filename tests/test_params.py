@@ -108,6 +108,32 @@ MISTAKES = [
 ]
 
 
+TOO_MUCH = [
+    ({"threat.tolerated": 17}, "threat = {", "tolerated = 17 is not less than the 17 workers of a round"),
+    ({"defences.steps_done": {"rule": {"name": "mean"}}}, "defences.steps_done: the curves have a column", "another"),
+    ({"search.sampler_seed": 2**32}, "search.sampler_seed = 4294967296: should be less than 4294967296", ""),
+    ({"tuning.sampler_seed": 2**32}, "tuning.sampler_seed = 4294967296: should be less than 4294967296", ""),
+    ({"attacks." + "a" * 65: {"name": "none"}}, "attacks.aaaa", "should have at most 64 characters"),
+    ({"attacks.ipm.strength": 1e39}, "attacks.ipm.strength = 1e+39: should be at most 3.4e+38", ""),
+    ({"training.learning_rate": 10**400}, "training.learning_rate = 1000000", "0000: should be"),
+    ({"studies.ipm.space": {"ipm": {"strength": [1.0, 1e39]}}}, "studies.ipm.space.ipm.strength.1 = 1e+39: ", "3.4e"),
+    ({"training.steps": 2**60}, "training.steps = 1152921504606846976: should be at most 9.0072e+15", ""),
+    ({"training.steps": 16**1000}, "training.steps = a number of more than 1000 digits: should be", ""),
+    ({"model.hidden": [10**18]}, "model.hidden.0 = 1000000000000000000: should be less than or equal to 1000000", ""),
+    ({"threat.workers": 10**9}, "threat.workers = 1000000000: should be less than or equal to 100000", ""),
+    ({"grid.seeds": list(range(10**5))}, "grid.seeds = [0, 1, 2, 3, 4, 5, ", "should have at most 10000 items"),
+    ({"grid.max_seeds": 10**5}, "grid.max_seeds = 100000: should be less than or equal to 10000", ""),
+    ({"search.batch": 10**9}, "search.batch = 1000000000: should be less than or equal to 10000", ""),
+    (
+        {"defences.krum.rule": {"name": "smea", "max_subsets": 10**12}},
+        "defences.krum.rule.max_subsets = 1000000000000: should be less than or equal to 200000",
+        "",
+    ),
+    ({"training": {None: 3, (1, 2): 4}}, "training.None = 3: unknown key", ""),
+]
+MISTAKES += TOO_MUCH
+
+
 @pytest.mark.parametrize(("changes", "start", "part"), MISTAKES, ids=[start[:50] for _, start, _ in MISTAKES])
 def test_a_mistake_is_told_with_its_path_value_and_what_is_allowed(changes, start, part):
     (line,) = [line for line in faults(raw_parameters(changes)) if line.startswith(start)]
@@ -117,6 +143,26 @@ def test_a_mistake_is_told_with_its_path_value_and_what_is_allowed(changes, star
 def test_a_single_mistake_gives_a_single_line():
     for changes in ({"training.steps": "10"}, {"defences.krum.rule.name": "krumm"}, {"grid.seeds": [0, 0]}):
         assert len(faults(raw_parameters(changes))) == 1
+
+
+def test_a_section_whose_name_is_no_text_is_told():
+    assert faults({**raw_parameters(), None: 3})[0].startswith("None = ...: unknown section")
+
+
+def test_a_thousand_mistakes_are_not_a_thousand_lines():
+    lines = faults(raw_parameters({"grid.seeds": ["a"] * 1000}))
+    assert lines[0].startswith("grid.seeds.0 = 'a': should be a valid integer")
+    assert lines[-1] == "and 901 faults more"  # they are too few for grid.max_seeds, too
+    assert len(lines) == 101
+
+
+def test_a_value_that_says_itself_many_times_over_is_not_written_out(tmp_path):
+    """Each alias holds the one before ten times: 10^9 words in all."""
+    lines = [f"  - &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    (tmp_path / "params.yaml").write_text("\n".join(["training:", "  - &a0 [x]", *lines, "data: &me [*me]"]))
+    with pytest.raises(UserError) as error:
+        load(tmp_path / "params.yaml")
+    assert len(str(error.value)) < 10_000
 
 
 def test_a_defence_must_tolerate_the_workers_that_reach_it():
@@ -165,7 +211,8 @@ def test_a_missing_file_and_one_that_is_not_yaml_are_told(tmp_path):
     path = tmp_path / "params.yaml"
     with pytest.raises(UserError, match=r"params.yaml: not found; run this in the project's folder"):
         load(path)
-    for content in (b"a: [1", b"a: 1\na: 2\n", b"\xff\xfe\xfa"):
+    deep = b"a: " + b"[" * 3000 + b"]" * 3000
+    for content in (b"a: [1", b"a: 1\na: 2\n", b"\xff\xfe\xfa", b"a: !!int abc", b"a: 2001-99-99", deep, b"a: \x00"):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"params.yaml is not YAML"):
             load(path)

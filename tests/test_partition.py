@@ -94,6 +94,17 @@ def test_honest_holders_share_everything_and_byzantine_workers_read_along(partit
 
 
 @EVERY_PARTITION
+def test_byzantine_workers_may_hold_random_shares_beside_those_of_the_honest(partition):
+    shared = partition.replace(holders="honest_and_iid")
+    held = listed(shared.shares(LABELS, 12, 4, seed=0))
+    assert held[:8] == listed(partition.shares(LABELS, 8, 0, seed=0))
+    assert [len(samples) for samples in held[8:]] == [len(LABELS) // 8] * 4
+    assert len({sample for samples in held[8:] for sample in samples}) == 4 * (len(LABELS) // 8)
+    assert all(len(set(LABELS[samples].tolist())) > 5 for samples in held[8:])
+    assert held[8:] != listed(shared.shares(LABELS, 12, 4, seed=1))[8:]
+
+
+@EVERY_PARTITION
 def test_too_few_samples_are_told(partition):
     with pytest.raises(UserError, match=rf"^partition {partition.name}: "):
         partition.shares(LABELS[:16], 17, 0, seed=0)

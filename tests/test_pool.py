@@ -145,6 +145,8 @@ def test_errors_arrive_and_the_process_goes_on():
     with Pool([{}], nothing) as pool:
         with pytest.raises(UserError, match=r"^threat.workers: too few$"):
             returned(pool, fail, UserError("threat.workers: too few"))
+        with pytest.raises(OSError, match="No space left on device: 'results/train/ipm'"):
+            returned(pool, fail, OSError(28, "No space left on device", "results/train/ipm"))
         with pytest.raises(RuntimeError, match=r"(?s)Traceback.*in fail.*ZeroDivisionError: by nought"):
             returned(pool, fail, ZeroDivisionError("by nought"))
         assert returned(pool, state)[2] == workers()[0].pid

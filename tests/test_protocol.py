@@ -9,7 +9,10 @@ from support import REMOVED, Unwatched, blobs, parameters
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
+from pipeline.core.space import Choice, Range
 from pipeline.data.dataset import write
+from pipeline.defences.aggregators.distance import Krum
+from pipeline.defences.aggregators.iterative import CenteredClipping
 from pipeline.runs.plan import planned, whole_row
 from pipeline.runs.references import alone, prolonged, read_references, train_references
 from pipeline.runs.seeds import seeds_needed, t_half_width
@@ -131,6 +134,25 @@ def test_what_is_tuned_is_the_best_worst_case_and_never_below_the_common_rate(ro
     assert (entry.learning_rate, entry.rule.tau) == (row["learning_rate"], json.loads(row["parameters"])["tau"])
     cell = planned(tuned(root, params), "ipm", "centered_clipping", "alpha_03", 0).cell
     assert (cell.training.learning_rate, cell.defence.rule.tau) == (entry.learning_rate, entry.rule.tau)
+
+
+def test_choices_and_whole_numbers_are_tuned_too(root, monkeypatch):
+    """Text, more choices than rates in the grid, and a range of whole numbers."""
+    space = {
+        "tau": Range(1.0, 10.0),
+        "iterations": Range(1, 4, whole=True),
+    }
+    monkeypatch.setattr(CenteredClipping, "space", space)
+    monkeypatch.setattr(Krum, "space", {"neighbours": Choice(("n-f-2", "n-f-1")), "power": Choice((1, 2, 4))})
+    names = ["centered_clipping", "krum"]
+    params = parameters({**GRID, **TUNING, "tuning.defences": names, "tuning.trials": 6, "tuning.batch": 3})
+    for defence in names:
+        tune_defence(root, params, defence)
+    tried = pd.read_csv(tune_folder(root, "krum") / "trials.csv")["parameters"].map(json.loads)
+    assert {value["neighbours"] for value in tried} == {"n-f-2", "n-f-1"}
+    assert {value["power"] for value in tried} >= {1, 2}
+    rule = tuned(root, params).defences["centered_clipping"].rule
+    assert 1 <= rule.iterations <= 4
 
 
 def test_tuning_twice_gives_the_same_bytes(root):

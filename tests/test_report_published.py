@@ -16,10 +16,10 @@ SMALL_GRID = {**GRID, "search.studies": [], "grid.defences": ["mean", "krum"]}
 CSV = "tables/published.csv"
 NAMED = {**SMALL_GRID, "analysis.published": CSV}
 ROWS = """\
-attack,defence,partition,mean,sd,unit,reference
-ipm,krum,iid,25.5,1.5,percent,Table 1
-none,mean,alpha_03,0.95,,fraction,Table 2
-alie,mean,alpha_03,50,1,percent,Table 1
+attack,defence,partition,mean,sd,runs,measure,unit,reference
+ipm,krum,iid,25.5,1.5,3,last,percent,Table 1
+none,mean,alpha_03,0.95,,,last,fraction,Table 2
+alie,mean,alpha_03,50,1,3,last,percent,Table 1
 """
 SYNTHETIC = {
     **{"name": "synthetic", "channels": 1, "height": 2, "width": 3, "classes": 10},
@@ -51,9 +51,10 @@ def section(text, heading):
 
 def test_published_numbers_stand_beside_ours(root):
     told = section(analysed(root, NAMED), "Published beside ours")
-    assert "| ipm | krum | iid | 25.5 ± 1.5 | 20.5 ± 6.4 | 2 | -5.0 | 1 |" in told
-    assert "| none | mean | alpha_03 | 95.0 ± n/a | 90.5 ± 6.4 | 2 | -4.5 | 2 |" in told
-    assert "| alie | mean | alpha_03 | 50.0 ± 1.0 | n/a ± n/a | n/a | n/a | 1 |" in told
+    assert "| ipm | krum | iid | last | 25.5 ± 1.5 | 20.5 ± 0.7 | 2 | -5.0 | -5 | 1 |" in told
+    assert "| none | mean | alpha_03 | last | 95.0 ± n/a | 90.5 ± 0.7 | 2 | -4.5 | -5.2 | 2 |" in told
+    assert "| alie | mean | alpha_03 | last | 50.0 ± 1.0 | n/a ± n/a | n/a | n/a | n/a | 1 |" in told
+    assert "0 of 2 lie within 2 standard errors" in told
     assert "1. Table 1\n2. Table 2" in told
     assert "synthetic" not in told
 

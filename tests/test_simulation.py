@@ -74,19 +74,21 @@ def slow_run(cell, dataset):
     momenta = [[0.0] * len(params) for _ in range(threat.workers)]
     history, losses = [], []
     for t in range(training.steps):
-        honest_losses = []
+        honest_losses, gradients = [], []
         for worker in range(threat.workers):
             samples = [held[worker][position] for position in drawn[t][worker]]
             labels = dataset.train.labels[samples].tolist()
             if worker >= threat.honest and isinstance(attack, DataAttack):
                 labels = oracles.twin("attacks", attack.name)(labels, dataset.classes)
             gradient, loss = slow_gradient(network, params, dataset.train.inputs[samples], labels)
+            gradients.append(gradient)
             beta = training.momentum
             momenta[worker] = [beta * m + (1 - beta) * g for m, g in zip(momenta[worker], gradient, strict=True)]
             honest_losses += [loss] if worker < threat.honest else []
-        sent = list(momenta)
-        if not isinstance(attack, DataAttack):
-            honest = momenta[: threat.honest]
+        honest = momenta[: threat.honest]
+        if isinstance(attack, DataAttack):
+            sent = honest + slow_sent(attack, gradients[threat.honest :], momenta[threat.honest :])
+        else:
             sent = honest + oracles.twin("attacks", attack.name)(honest, cell.strength, threat.byzantine)
         direction = slow_aggregate(cell.defence, sent, threat.tolerated)
         rate, decay = training.learning_rate * slow_factor(training.schedule, t), training.weight_decay
@@ -96,8 +98,24 @@ def slow_run(cell, dataset):
     return history, losses
 
 
+def slow_sent(attack, gradients, momenta):
+    """What the workers of a data attack send, of their gradients and momenta."""
+    vectors = momenta if attack.content().get("momentum", True) else gradients
+    return [[-number for number in vector] if attack.name == "bit_flip" else vector for vector in vectors]
+
+
 def slow_factor(schedule, t):
     return oracles.twin("schedules", schedule.name)(t, **schedule.model_dump(exclude={"name"}))
+
+
+@pytest.mark.parametrize("name", ["bit_flip", "label_flip"])
+@pytest.mark.parametrize("momentum", [True, False])
+def test_byzantine_workers_send_what_they_computed_on_data_of_their_own(name, momentum):
+    attack = {"attacks.ipm": {"name": name, "momentum": momentum}, "search.studies": []}
+    here = cell("ipm", "mean", changes={"model.hidden": [2], "training.steps": 4, **attack})
+    expected, _ = slow_run(here, DATASET)
+    for params, slow in zip(trajectory(program_of(here)), expected, strict=True):
+        torch.testing.assert_close(params[0].double(), torch.tensor(slow).double(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

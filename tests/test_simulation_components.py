@@ -50,7 +50,7 @@ def test_every_pre_aggregation(name):
     assert_together_is_alone(of(changes | {"attacks.alie.strength": 1}))
 
 
-@pytest.mark.parametrize("holders", ["all", "honest"])
+@pytest.mark.parametrize("holders", ["all", "honest", "honest_and_iid"])
 @pytest.mark.parametrize("name", PARTITIONS.names)
 def test_every_partition(name, holders):
     partition = example(PARTITIONS[name], holders=holders).content()

@@ -11,10 +11,11 @@ from made_up import DATA_HASH, EVALUATED, STEPS, analysis, live_row, params, row
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
-from tracked import children, ids, names, runs
+from tracked import artifacts, children, current, ids, names, runs
 
 from pipeline.core.errors import UserError
-from pipeline.tracking.runs import EXPERIMENTS, by_group
+from pipeline.tracking.outer import publish_outer
+from pipeline.tracking.runs import EXPERIMENTS, Point, by_group
 from pipeline.tracking.store import uri
 from pipeline.tracking.tracker import Tracker
 
@@ -31,11 +32,12 @@ def described(root):
 
 def _described(client, run, name):
     tags = {**run.data.tags, "mlflow.parentRunId": name.get(run.data.tags.get("mlflow.parentRunId"))}
+    del tags["scope"]
     history = {
         metric: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, metric)]
         for metric in run.data.metrics
     }
-    folder = Path(run.info.artifact_uri)
+    folder = artifacts(run)
     files = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     inputs = [(used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs]
     return run.info.status, run.data.params, tags, history, files, inputs
@@ -126,34 +128,22 @@ def test_publishing_again_changes_nothing(root, tracker):
     assert (ids(runs(root, view=ViewType.ALL)), described(root)) == before
 
 
-def test_a_dropped_defence_is_deleted_and_can_be_restored(root, tracker):
+def test_a_dropped_defence_stays_but_is_not_current(root, tracker):
     tracker.publish_row("ipm", row(params()))
-    (krum,) = [run for run in children(root) if run.data.tags["defence"] == "krum"]
     tracker.publish_row("ipm", row(params(defences=["mean"])))
-    assert names(runs(root)) == ["mean | ipm | alpha_03", "train ipm"]
-    MlflowClient(uri(root)).restore_run(krum.info.run_id)
     assert names(children(root)) == ["krum | ipm | alpha_03", "mean | ipm | alpha_03"]
+    assert names(current(runs(root))) == ["mean | ipm | alpha_03", "train ipm"]
 
 
-def test_a_changed_key_supersedes(root, tracker):
+def test_changed_content_is_a_new_run_and_comes_back_as_the_old_one(root, tracker):
     tracker.publish_row("ipm", row(params()))
     before = ids(children(root))
     tracker.publish_row("ipm", row(params(), data_hash="f" * 64))
-    assert len(children(root)) == 2
-    assert not before & ids(children(root))
-    assert len(runs(root, view=ViewType.ALL)) == 5
-
-
-def test_a_restored_run_beside_its_successor_goes_again(root, tracker):
-    tracker.publish_row("ipm", row(params()))
-    before = ids(children(root))
-    tracker.publish_row("ipm", [])
-    tracker.publish_row("ipm", row(params()))
-    for run_id in before:
-        MlflowClient(uri(root)).restore_run(run_id)
     assert len(children(root)) == 4
+    assert before & ids(current(children(root))) == set()
     tracker.publish_row("ipm", row(params()))
-    assert names(children(root)) == ["krum | ipm | alpha_03", "mean | ipm | alpha_03"]
+    assert ids(current(children(root))) == before
+    assert len(runs(root, view=ViewType.ALL)) == 5
 
 
 def _git(root, *arguments):
@@ -178,42 +168,43 @@ def test_runs_name_the_commit_and_whether_the_sources_differ(root):
     assert {attack: of["git_dirty"] for attack, of in tags.items()} == {"ipm": "false", "none": "true"}
 
 
-def test_a_killed_row_is_superseded_by_the_next_attempt(root, tracker):
+def test_a_killed_row_is_ended_by_the_next_attempt(root, tracker):
     records = row(params())
     train(live_row(tracker, records), records)
     killed = ids(children(root))
     again = Tracker(root, params(), DATA_HASH)
     live = live_row(again, records)
-    assert not children(root)
+    assert {(run.info.status, run.data.tags["current"]) for run in children(root)} == {("KILLED", "false")}
     train(live, records)
     live.finish(records)
-    assert len(children(root)) == 2
-    assert not killed & ids(children(root))
-    assert {run.info.status for run in runs(root)} == {"FINISHED"}
+    assert len(current(children(root))) == 2
+    assert not killed & ids(current(children(root)))
+    assert {run.info.status for run in current(runs(root))} == {"FINISHED"}
     assert names(runs(root)).count("train ipm") == 1
 
 
-def test_attacks_that_left_the_grid_are_retired(root, tracker):
+def test_attacks_that_left_the_grid_are_not_current(root, tracker):
     tracker.publish_row("ipm", row(params()))
     tracker.publish_row("none", row(params(), "none"))
     tracker.retire_rows(["none"], [])
-    assert {run.data.tags["attack"] for run in runs(root)} == {"none"}
-    assert len(runs(root)) == 3
+    assert {run.data.tags["attack"] for run in current(runs(root))} == {"none"}
+    assert (len(current(runs(root))), len(runs(root))) == (3, 6)
 
 
-def test_the_analysis_is_one_run_superseded_by_content(root, tracker):
+def test_one_analysis_is_current(root, tracker):
     tracker.publish_analysis(*analysis(root, 0.5))
     tracker.publish_analysis(*analysis(root, 0.5))
     (first,) = runs(root, "analysis", ViewType.ALL)
     assert first.data.metrics == {"krum.worst": 0.5}
-    artifacts = Path(first.info.artifact_uri)
-    assert {path.relative_to(artifacts).as_posix() for path in artifacts.rglob("*.*")} == {
+    folder = artifacts(first)
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")} == {
         "summary.json",
         "report.md",
         "figures/heatmap.png",
     }
     tracker.publish_analysis(*analysis(root, 0.25))
-    (second,) = runs(root, "analysis")
+    assert len(runs(root, "analysis")) == 2
+    (second,) = current(runs(root, "analysis"))
     assert second.data.metrics == {"krum.worst": 0.25}
 
 
@@ -224,25 +215,28 @@ def test_under_mlflow_run_its_run_is_the_parent_and_keeps_the_files(root, monkey
     monkeypatch.setenv("MLFLOW_RUN_ID", outer)
     tracker = Tracker(root, params(), DATA_HASH)
     tracker.publish_row("ipm", row(params()))
-    summary, reports = analysis(root, 0.5)
-    tracker.publish_analysis(summary, reports)
-    tracker.publish_parent([summary, reports / "figures" / "heatmap.png"])
+    tracker.publish_analysis(*analysis(root, 0.5))
+    publish_outer(
+        tracker, root, "all", params(), [Point("accuracy", 0, 0.5)], ["results/summary.json", "reports/figures"]
+    )
     parent = next(run for run in runs(root) if "stage_key" in run.data.tags)
     assert parent.data.tags["mlflow.parentRunId"] == outer
     assert runs(root, "analysis")[0].data.tags["mlflow.parentRunId"] == outer
     assert client.get_run(outer).info.status == "RUNNING"
     assert client.get_run(outer).data.tags.get("cell_key") is None
-    artifacts = Path(client.get_run(outer).info.artifact_uri)
-    assert (artifacts / "results" / "summary.json").exists()
-    assert (artifacts / "reports" / "figures" / "heatmap.png").exists()
+    held = client.get_run(outer)
+    assert (artifacts(held) / "results" / "summary.json").exists()
+    assert (artifacts(held) / "reports" / "figures" / "heatmap.png").exists()
+    assert (held.info.run_name, held.data.metrics) == ("all", {"accuracy": 0.5})
+    assert held.data.params.items() >= {"training.steps": "7", "grid.seeds": "[0, 1, 2]"}.items()
 
 
 def test_an_experiment_that_mlflow_run_created_is_used_as_it_is(root):
     name, location = EXPERIMENTS["train"].name, str(root / "mlruns" / "1")
     MlflowClient(uri(root)).create_experiment(name, artifact_location=location)
     Tracker(root, params(), DATA_HASH).publish_row("ipm", row(params()))
-    assert all(Path(location) in Path(run.info.artifact_uri).parents for run in children(root))
-    assert "mlflow.sharedViewState.results" in MlflowClient(uri(root)).get_experiment_by_name(name).tags
+    assert all(Path(location) in artifacts(run).parents for run in children(root))
+    assert "mlflow.sharedViewState.current" in MlflowClient(uri(root)).get_experiment_by_name(name).tags
 
 
 def test_the_run_id_leaves_the_environment(root, monkeypatch):
@@ -259,15 +253,8 @@ def test_the_environment_chooses_another_store(tmp_path, monkeypatch, database):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{elsewhere}")
     Tracker(tmp_path / "project", params(), DATA_HASH).publish_row("ipm", row(params()))
     assert len(children(tmp_path / "project")) == 2
-    assert not (tmp_path / "project").exists()
-    assert all(elsewhere.parent in Path(run.info.artifact_uri).parents for run in children(tmp_path))
-
-
-def test_a_store_that_was_moved_is_refused(root, tracker, tmp_path):
-    (tmp_path / "moved").mkdir()
-    (root / "tracking").rename(tmp_path / "moved" / "tracking")
-    with pytest.raises(UserError, match="remove the folder tracking"):
-        Tracker(tmp_path / "moved", params(), DATA_HASH)
+    assert [path.name for path in (tmp_path / "project" / "tracking").iterdir()] == ["clone.json"]
+    assert all(elsewhere.parent in artifacts(run).parents for run in children(tmp_path))
 
 
 def test_a_deleted_experiment_comes_back(root, tracker):
@@ -317,7 +304,7 @@ def test_a_data_set_that_two_processes_enter_at_once_is_entered_again(tracker, m
         if len(seen) <= failures:
             raise MlflowException("UNIQUE constraint failed")
 
-    monkeypatch.setattr(tracker._client, "log_inputs", log_inputs)
+    monkeypatch.setattr(tracker.client, "log_inputs", log_inputs)
     if failures == 3:
         with pytest.raises(MlflowException):
             tracker._log_dataset("a run")

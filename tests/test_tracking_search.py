@@ -1,14 +1,13 @@
 """MLflow shows a study as a run, its trials as children, and views of both."""
 
 import json
-from pathlib import Path
 
 import pytest
 from made_up import DATA_HASH, params, row, search
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from searched import LOW, study
-from tracked import ids, names, runs
+from tracked import artifacts, current, ids, names, runs
 
 from pipeline.tracking.runs import EXPERIMENTS, VIEW
 from pipeline.tracking.store import uri
@@ -33,8 +32,8 @@ def test_a_study_is_a_run_and_a_child_for_every_trial(root, tracker):
     expected |= {"confirmed_degradation_found/mean": rerun["found", "mean"]}
     expected |= {"confirmed_degradation_literature": rerun["literature"].mean(), "strength_literature/mean": 0.1}
     assert {name: parent.data.metrics[name] for name in expected} == pytest.approx(expected)
-    artifacts = Path(parent.info.artifact_uri)
-    assert {path.relative_to(artifacts).as_posix() for path in artifacts.rglob("*.*")} == {
+    folder = artifacts(parent)
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")} == {
         "study.json",
         "trials.csv",
         "figures/strength.ipm.png",
@@ -69,12 +68,15 @@ def test_a_search_published_again_is_kept(root, tracker):
 
 
 @pytest.mark.parametrize("change", [{"key": "b" * 16}, {"picture": b"another"}])
-def test_a_changed_search_supersedes(root, tracker, change):
+def test_a_changed_search_is_published_beside_the_old_one(root, tracker, change):
     tracker.publish_search("ipm", search(root))
     before = ids(runs(root, "search"))
     tracker.publish_search("ipm", search(root, **change))
-    assert len(runs(root, "search")) == 7
-    assert not before & ids(runs(root, "search"))
+    assert (len(current(runs(root, "search"))), len(runs(root, "search"))) == (7, 14)
+    assert not before & ids(current(runs(root, "search")))
+    tracker.publish_search("ipm", search(root))
+    assert ids(current(runs(root, "search"))) == before
+    assert len(runs(root, "search")) == 14
 
 
 def test_a_search_whose_publication_was_killed_is_made_anew(root, tracker, monkeypatch):
@@ -82,17 +84,16 @@ def test_a_search_whose_publication_was_killed_is_made_anew(root, tracker, monke
     with pytest.raises(KeyboardInterrupt):
         tracker.publish_search("ipm", search(root))
     Tracker(root, params(), DATA_HASH).publish_search("ipm", search(root))
-    assert len(runs(root, "search")) == 7
-    assert {run.info.status for run in runs(root, "search")} == {"FINISHED"}
+    assert (len(current(runs(root, "search"))), len(runs(root, "search"))) == (7, 14)
+    assert {run.info.status for run in current(runs(root, "search"))} == {"FINISHED"}
 
 
-def test_studies_that_are_no_longer_made_are_retired_with_their_view(root, tracker):
+def test_studies_that_are_no_longer_made_are_not_current(root, tracker):
     tracker.publish_search("ipm", search(root))
     tracker.publish_search("alie", search(root, "alie"))
     tracker.retire_rows([], ["alie"])
-    assert {run.data.tags["study"] for run in runs(root, "search")} == {"alie"}
-    tags = MlflowClient(uri(root)).get_experiment(runs(root, "search")[0].info.experiment_id).tags
-    assert {name for name in tags if name.startswith(VIEW)} == {f"{VIEW}results", f"{VIEW}alie"}
+    assert {run.data.tags["study"] for run in current(runs(root, "search"))} == {"alie"}
+    assert len(runs(root, "search")) == 14
 
 
 def _columns(experiment):
@@ -115,14 +116,14 @@ def test_saved_views_show_what_the_runs_hold(root, tracker, stage):
     assert shown["metrics"] <= run.data.metrics.keys()
     assert shown["params"] <= run.data.params.keys()
     assert shown["tags"] <= run.data.tags.keys()
-    assert _view(root, stage, "results")["selectedColumns"] == list(EXPERIMENTS[stage].columns)
+    assert _view(root, stage, "current")["selectedColumns"] == list(EXPERIMENTS[stage].columns)
 
 
 def test_filters_of_the_saved_views_find_their_runs(root, tracker):
     for name in ("ipm", "alie"):
         tracker.publish_search(name, search(root, name))
     client, experiment = MlflowClient(uri(root)), runs(root, "search")[0].info.experiment_id
-    studies = client.search_runs([experiment], _view(root, "search", "results")["searchFilter"])
+    studies = client.search_runs([experiment], _view(root, "search", "current")["searchFilter"])
     assert sorted(names(studies)) == ["alie | alpha_03", "ipm | alpha_03"]
     view = _view(root, "search", "alie")
     trials = client.search_runs([experiment], view["searchFilter"], order_by=[f"{view['orderByKey']} DESC"])

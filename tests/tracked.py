@@ -1,5 +1,8 @@
 """Reads what MLflow holds."""
 
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
@@ -15,6 +18,15 @@ def runs(root, stage="train", view=ViewType.ACTIVE_ONLY):
 
 def children(root, stage="train"):
     return [run for run in runs(root, stage) if "cell_key" in run.data.tags]
+
+
+def current(found):
+    return [run for run in found if run.data.tags["current"] == "true"]
+
+
+def artifacts(run):
+    """The folder of a run's artifacts."""
+    return Path(unquote(urlparse(run.info.artifact_uri).path))
 
 
 def names(found):

@@ -80,6 +80,11 @@ class DataAttack(Attack):
     def poison(self, labels: Tensor, classes: int) -> Tensor:
         """Return the labels (any shape, values 0 to ``classes`` - 1) that the Byzantine workers train on."""
 
+    def sent(self, vectors: Tensor, momentum: Tensor) -> Tensor:
+        """Return what the Byzantine workers send, ``[..., b, d]``, of their own vectors before and after momentum."""
+        del vectors
+        return momentum
+
 
 class VectorAttack(Attack):
     """Byzantine workers send vectors made from the honest ones (after their momentum).

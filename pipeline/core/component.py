@@ -4,17 +4,19 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, TypeAdapter, ValidationError, model_validator
 from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError, core_schema
 
-from pipeline.core.errors import UserError, nearest
+from pipeline.core.errors import UserError, nearest, shown
+
+MOST_FLOAT, MOST_INT = 3.4e38, 2**53  # what float32 holds, and up to where float64 holds every whole number
 
 
 class Schema(BaseModel):
-    """A frozen parameter schema: strict types, no unknown key, no NaN or infinity."""
+    """A frozen parameter schema: strict types, no unknown key, no NaN or infinity, no number too large for tensors."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
@@ -37,14 +39,29 @@ class Schema(BaseModel):
             for e in error.errors():
                 message = _fault(e["type"], e["msg"], e.get("ctx"))
                 faults.append(InitErrorDetails(type=message, loc=e["loc"], input=e["input"]))
+        else:
+            faults += _too_large(dict(parsed))
         if faults:
             raise ValidationError.from_exception_data(cls.__name__, faults)
         return parsed
 
 
+def _too_large(value: Any, *path: str | int) -> Iterator[InitErrorDetails]:
+    """Yield the fault of every number in ``value``, a field's or one in a tuple or mapping, that is too large."""
+    if isinstance(value, Mapping | tuple):
+        for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _too_large(inner, *path, key)
+    elif isinstance(value, int | float):
+        most = MOST_INT if isinstance(value, int) else MOST_FLOAT
+        if abs(value) > most:
+            yield InitErrorDetails(type=_fault("too_large", f"should be at most {most:g}"), loc=path, input=value)
+
+
 def _unknown_keys(value: Mapping[str, Any], valid: list[str]) -> list[InitErrorDetails]:
     return [
-        InitErrorDetails(type=_fault("unknown_key", f"unknown key; {allowed(key, valid)}"), loc=(key,), input=found)
+        InitErrorDetails(
+            type=_fault("unknown_key", f"unknown key; {allowed(key, valid)}"), loc=(str(key),), input=found
+        )
         for key, found in value.items()
         if key not in valid
     ]
@@ -183,11 +200,11 @@ def _explain(fault: ErrorDetails, raw: Any, path: str) -> str:
         return f"{where}: missing"
     if fault["type"] != "union_tag_invalid":
         message = fault["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-        value = "" if isinstance(fault["input"], Schema) else f" = {fault['input']!r}"
+        value = "" if isinstance(fault["input"], Schema) else f" = {shown(fault['input'])}"
         return f"{where}{value}: {message}"
     name, valid = fault["ctx"]["tag"], fault["ctx"]["expected_tags"].replace("'", "").split(", ")
     if not name:
-        return f"{where} = {fault['input']!r}: should be a mapping with a name; {allowed(name, valid)}"
+        return f"{where} = {shown(fault['input'])}: should be a mapping with a name; {allowed(name, valid)}"
     return f"{where}.name = {name!r}: unknown name; {allowed(name, valid)}"
 
 

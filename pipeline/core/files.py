@@ -7,7 +7,6 @@ nothing.
 import errno
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -21,8 +20,8 @@ WRITING = ".writing-"
 
 
 def root() -> Path:
-    """Return the folder of params.yaml: ``DVC_ROOT`` where DVC sets it, else the working folder."""
-    return Path(os.environ.get("DVC_ROOT", ".")).resolve()
+    """Return the folder of params.yaml: the working folder; ``DVC_ROOT`` is another one in a DVC experiment."""
+    return Path.cwd()
 
 
 @contextmanager
@@ -30,12 +29,24 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends without an error."""
     temporary = temporary_in(path.parent)
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
         temporary.replace(path)
     except IsADirectoryError:
         raise UserError(f"{path}: a folder stands where a file is to be written; move it away") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have what the system refuses in the block name ``path``, where it names no file: a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def temporary_in(folder: Path) -> Path:
@@ -53,7 +64,8 @@ def refilling(folder: Path) -> Iterator[Path]:
     temporary = temporary_in(folder)
     temporary.mkdir()
     try:
-        yield temporary
+        with naming(folder):
+            yield temporary
         for old in [found for found in folder.iterdir() if found != temporary]:
             remove(old)
         for new in temporary.iterdir():

@@ -1,8 +1,52 @@
 """What the inputs of a data set look like, and how they are normalised."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How uint8 pixels become numbers of about zero mean and unit deviation.
+
+    (x / brightest - mean) / deviation, in float32 whatever the numbers are used for, so that they are the same for both
+    precisions of training
+
+    Attributes:
+        brightest: ``[]``, the largest pixel.
+        means: ``[C, 1, 1]``, of each channel after division by ``brightest``.
+        deviations: Likewise.
+
+    Example:
+        >>> Pixels.of(16, [0.5], [0.25]).normalise(torch.tensor([[[0, 8, 16]]], dtype=torch.uint8))
+        tensor([[[-2.,  0.,  2.]]])
+    """
+
+    brightest: Tensor
+    means: Tensor
+    deviations: Tensor
+
+    @classmethod
+    def of(cls, brightest: int, means: Sequence[float], deviations: Sequence[float]) -> "Pixels":
+        """Return the normalisation of images with one mean and one deviation for each channel."""
+        of_channels = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (means, deviations))
+        return cls(torch.tensor(float(brightest)), *of_channels)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return ``pixels [..., C, H, W]`` as float32."""
+        return pixels.float().div_(self.brightest).sub_(self.means).div_(self.deviations)
+
+    def to(self, device: torch.device | str) -> "Pixels":
+        """Return the same on a device."""
+        return Pixels(self.brightest.to(device), self.means.to(device), self.deviations.to(device))
+
+    def content(self) -> dict[str, Any]:
+        """Return the arguments of :meth:`of`, as JSON types."""
+        means, deviations = (numbers.flatten().tolist() for numbers in (self.means, self.deviations))
+        return {"brightest": int(self.brightest), "means": means, "deviations": deviations}
 
 
 @dataclass(frozen=True)
@@ -31,8 +75,13 @@ class Format:
         """The parts that the source comes in, from which the splits are made."""
         return ("train", "test") if self.own_test else ("train",)
 
+    @property
+    def pixels(self) -> Pixels | None:
+        """How pixels are normalised; None where inputs are no pixels."""
+        return None if self.brightest is None else Pixels.of(self.brightest, self.means, self.deviations)
+
     def normalise(self, inputs: Tensor) -> Tensor:
-        """Return inputs ``[N, *shape]`` as float32 with about zero mean and unit deviation in each channel or feature.
+        """Return inputs ``[N, *shape]`` that are no pixels as float32, each channel or feature normalised in float64.
 
         Example:
             >>> import torch
@@ -41,7 +90,8 @@ class Format:
             ... )
             tensor([[1., 0.]])
         """
-        values = inputs.double() if self.brightest is None else inputs.float() / self.brightest
         each = (-1, *[1] * (len(self.shape) - 1))
-        mean, deviation = (values.new_tensor(numbers).view(each) for numbers in (self.means, self.deviations))
-        return ((values - mean) / deviation).float()
+        mean, deviation = (
+            torch.tensor(numbers, dtype=torch.float64).view(each) for numbers in (self.means, self.deviations)
+        )
+        return ((inputs.double() - mean) / deviation).float()

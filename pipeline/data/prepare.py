@@ -25,7 +25,7 @@ class Cut(Schema):
     split_seed: Annotated[int, Field(ge=0)]
 
     def dataset(self, parts: Parts, format: Format) -> Dataset:
-        """Return the normalised splits of ``parts``.
+        """Return the splits of ``parts``: pixels as they are, other inputs normalised.
 
         One permutation of the training samples, drawn from ``split_seed``, is cut into test (only for a source without
         a test part), validation and train.
@@ -40,7 +40,11 @@ class Cut(Schema):
             chosen["test"], order = _first(order, self.test_fraction, "test_fraction")
         chosen["validation"], chosen["train"] = _first(order, self.validation_fraction, "validation_fraction")
         cut = {**parts, **{split: (inputs[samples], labels[samples]) for split, samples in chosen.items()}}
-        splits = {split: Split(format.normalise(inputs), labels) for split, (inputs, labels) in cut.items()}
+        pixels = format.pixels
+        splits = {
+            split: Split(format.normalise(inputs) if pixels is None else inputs, labels, pixels)
+            for split, (inputs, labels) in cut.items()
+        }
         return Dataset(**splits, classes=format.classes)
 
 
@@ -51,7 +55,7 @@ class Data(Cut):
 
 
 def prepare(data: Data, raw: Path, target: Path) -> None:
-    """Split and normalise the raw file of ``data.source`` in the folder ``raw``, and write the result to ``target``.
+    """Split the raw file of ``data.source`` in the folder ``raw``, and write the result to ``target``.
 
     Equal arguments give equal bytes.
 

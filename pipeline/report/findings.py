@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline.data.dataset import Dataset
 from pipeline.report import analysis, heterogeneity
-from pipeline.report.published import beside, read_published
+from pipeline.report.published import beside, our_runs, read_published
 from pipeline.report.search_results import StudyResult, read_study
 from pipeline.report.tables import Results, Tables, tabulate
 from pipeline.report.tuning import read_tuning
@@ -73,6 +73,6 @@ def computed(results: Results, params: Params, data: Dataset, published: pd.Data
     """
     partitions = heterogeneity.partitions_table(params, data, device(params.execution.device))
     tables = tabulate(results, partitions, params)
-    ours = None if published is None else beside(published, tables.compared)
+    ours = None if published is None else beside(published, our_runs(results.records))
     overrun = None if params.threat.sampled is None else analysis.overrun(results.records, params.threat.tolerated)
     return Findings(tables, results.studies, partitions, overrun, ours, len(data.test.labels))

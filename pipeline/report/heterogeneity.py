@@ -54,7 +54,7 @@ def _measured(params: Params, dataset: Dataset, partition: str, seed: int, devic
     network = params.model.network(dataset.shape, dataset.classes)
     dtype, gradients = DTYPES[params.training.precision], backend("auto", params.model, device)
     start, honest = network.initial(seed, dtype).to(device), Shares(shares.samples[:h], shares.sizes[:h])
-    measured = dissimilarity(local_gradients(gradients, network, start, dataset.train.to(device, dtype), honest))
+    measured = dissimilarity(local_gradients(gradients, network, start, dataset.train.to(device), honest))
     return {
         "partition": partition,
         "seed": seed,

@@ -1,6 +1,8 @@
 """Published results beside ours: one row per (attack, defence, partition) of a table printed in a paper."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -8,24 +10,36 @@ import pandas as pd
 from pipeline.core.component import allowed
 from pipeline.core.errors import UserError
 from pipeline.report.analysis import GROUP
+from pipeline.runs.store import Record
 
-NUMBERS = ["mean", "sd"]
-COLUMNS = [*GROUP, *NUMBERS, "unit", "reference"]
+NUMBERS = ["mean", "sd", "runs"]
+COLUMNS = [*GROUP, *NUMBERS, "measure", "unit", "reference"]
 UNITS = {"percent": 0.01, "fraction": 1.0}
+NEAR = 2.0  # standard errors
+WORST_OF = " / "  # between the names of attacks, where the worst of them was published
+
+# What a published number is, of the validation curves [seeds, evaluations] and the test accuracies [seeds] of our runs.
+MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "last": lambda _, tests: tests,
+    "last_five": lambda curves, _: curves[:, -5:].mean(axis=1),
+    "largest": lambda curves, _: curves[:, curves.mean(axis=0).argmax()],
+}
 
 
 def read_published(path: Path) -> pd.DataFrame:
     """Read published test accuracies.
 
     Args:
-        path: A CSV file with the columns attack, defence and partition (names in params.yaml), mean and sd over the
-            authors' runs (sd may be empty), unit (percent or fraction) and reference.
+        path: A CSV file with the columns attack, defence and partition (names in params.yaml; several attacks with
+            ``WORST_OF`` between them are the worst of these), mean and sd over the authors' runs and how many these
+            were (both may be empty), measure (one of ``MEASURES``), unit (percent or fraction) and reference.
 
     Returns:
-        ``GROUP``, ``published`` and ``published_sd`` (fractions, the latter NaN where none is given), ``reference``.
+        ``GROUP``, ``published`` and ``published_sd`` (fractions, the latter NaN where none is given), ``runs``,
+        ``measure``, ``reference``.
 
     Raises:
-        UserError: The file is missing, has other columns, a faulty number, an unknown unit or a row twice.
+        UserError: The file is missing, has other columns, a faulty number, an unknown name or a row twice.
     """
     try:
         rows = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -38,7 +52,9 @@ def read_published(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: {fault}")
     scale = rows["unit"].map(UNITS)
     numbers = {"published": _numbers(rows["mean"]) * scale, "published_sd": _numbers(rows["sd"]) * scale}
-    return rows[GROUP].assign(**numbers, reference=rows["reference"])
+    return rows[GROUP].assign(
+        **numbers, runs=_numbers(rows["runs"]), measure=rows["measure"], reference=rows["reference"]
+    )
 
 
 def _fault(rows: pd.DataFrame) -> str | None:
@@ -49,8 +65,10 @@ def _fault(rows: pd.DataFrame) -> str | None:
         "a name is empty": (rows[GROUP] == "").any(axis=1),
         "this attack, defence and partition are there already": rows.duplicated(GROUP),
         f"the unit should be {allowed('', UNITS)}": ~rows["unit"].isin(list(UNITS)),
+        f"the measure should be {allowed('', MEASURES)}": ~rows["measure"].isin(list(MEASURES)),
         "the mean is not a number": _numbers(rows["mean"]).isna(),
         "the sd is not a number": _numbers(rows["sd"]).isna() & (rows["sd"] != ""),
+        "the runs are not a number": ~(_numbers(rows["runs"]) >= 1) & (rows["runs"] != ""),
     }
     found = [f"row {int(np.argmax(where)) + 1}: {fault}" for fault, where in faults.items() if where.any()]
     return found[0] if found else None
@@ -61,29 +79,59 @@ def _numbers(column: pd.Series) -> pd.Series:
     return numbers.where(np.isfinite(numbers))
 
 
-def beside(published: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
-    """Return published accuracies with ours beside them.
+def our_runs(records: Iterable[Record]) -> pd.DataFrame:
+    """Return one row per cell: ``GROUP``, ``seed``, ``test_accuracy`` and ``curve``, its validation accuracies."""
+    rows = [
+        (
+            *record.planned.group,
+            record.planned.cell.seed,
+            record.final["test_accuracy"],
+            record.evaluations["validation_accuracy"],
+        )
+        for record in records
+    ]
+    return pd.DataFrame(rows, columns=[*GROUP, "seed", "test_accuracy", "curve"])
+
+
+def beside(published: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Return published accuracies with ours beside them, by the measure of each.
+
+    z = (ours - published) / sqrt(s_ours^2 / seeds + s_published^2 / runs), s the deviations over the runs; one that is
+    not known, because of a single seed or because it was not printed, is taken to be the other.
 
     Args:
         published: Of :func:`read_published`.
-        compared: Of :func:`pipeline.report.analysis.comparison`.
+        runs: Of :func:`our_runs`.
 
     Returns:
-        One row per published row, in order: ``GROUP``, ``published``, ``published_sd``, ``ours``,
-        ``ours_half_width``, ``seeds``, ``unconverged``, ``difference`` (ours minus published) and ``reference``; NaN
-        where it was not trained here.
+        The published rows, in order, with ``ours``, ``ours_sd``, ``seeds``, ``difference`` (ours minus published) and
+        ``z``; NaN where it was not trained here.
 
     Example:
         >>> names = {"attack": ["alie"], "defence": ["krum"], "partition": ["iid"]}
-        >>> theirs = pd.DataFrame({**names, "published": [0.5], "published_sd": [0.1], "reference": ["table 1"]})
-        >>> numbers = {"accuracy": [0.75], "accuracy_half_width": [0.02], "seeds": [5], "unconverged": [False]}
-        >>> ours = pd.DataFrame({**names, **numbers})
-        >>> float(beside(theirs, ours)["difference"].iloc[0])
-        0.25
+        >>> numbers = {"published": [0.5], "published_sd": [0.1], "runs": [4], "measure": ["last"], "reference": ["T1"]}
+        >>> ours = pd.DataFrame({**names, "seed": [0], "test_accuracy": [0.75], "curve": [np.zeros(3)]})
+        >>> beside(pd.DataFrame({**names, **numbers}), ours)[["seeds", "difference", "z"]].round(3).values.tolist()
+        [[1.0, 0.25, 2.236]]
     """
-    measured = compared[[*GROUP, "seeds", "accuracy", "accuracy_half_width", "unconverged"]]
-    measured = measured.rename(columns={"accuracy": "ours", "accuracy_half_width": "ours_half_width"})
-    both = published.merge(measured, how="left", on=GROUP)
-    both["difference"] = both["ours"] - both["published"]
-    ours = ["ours", "ours_half_width", "seeds", "unconverged"]
-    return both[[*GROUP, "published", "published_sd", *ours, "difference", "reference"]]
+    measured = [_measured(row, runs) for row in published.to_dict("records")]
+    ours = pd.DataFrame(measured, columns=["ours", "ours_sd", "seeds"])
+    both = published.reset_index(drop=True).join(ours)
+    difference = both["ours"] - both["published"]
+    spread, theirs = both["ours_sd"], both["published_sd"]
+    squares = spread.fillna(theirs) ** 2 / both["seeds"] + theirs.fillna(spread) ** 2 / both["runs"].fillna(1)
+    return both.assign(difference=difference, z=difference / np.sqrt(squares))
+
+
+def _measured(row: dict[Any, Any], runs: pd.DataFrame) -> tuple[float, float, float]:
+    """Return mean and deviation over our seeds, and how many these are, of the worst of the row's attacks."""
+    alike = runs[(runs["defence"] == row["defence"]) & (runs["partition"] == row["partition"])]
+    found = []
+    for attack in row["attack"].split(WORST_OF):
+        cells = alike[alike["attack"] == attack]
+        if cells.empty:
+            return (np.nan,) * 3
+        values = MEASURES[row["measure"]](np.stack(list(cells["curve"])), cells["test_accuracy"].to_numpy())
+        deviation = float(values.std(ddof=1)) if len(values) > 1 else np.nan
+        found.append((float(values.mean()), deviation, float(len(values))))
+    return min(found)

@@ -10,6 +10,7 @@ from pipeline.report import wording
 from pipeline.report.coverage import coverage
 from pipeline.report.findings import Findings
 from pipeline.report.intervals import binomial_error
+from pipeline.report.published import NEAR
 from pipeline.report.search_text import search_context
 from pipeline.report.standings import matrices, standings
 from pipeline.report.tables import Tables, table_files
@@ -121,7 +122,9 @@ def _published(published: pd.DataFrame) -> dict[str, Any]:
     """Return the rows, each with the number of its reference, and the references."""
     references = list(published["reference"].unique())
     numbers = [references.index(reference) + 1 for reference in published["reference"]]
-    return {"rows": published.assign(number=numbers).to_dict("records"), "references": references}
+    trained = published["z"].notna()
+    counts = {"near": int((published["z"].abs() <= NEAR).sum()), "trained": int(trained.sum())}
+    return {"rows": published.assign(number=numbers).to_dict("records"), "references": references, **counts}
 
 
 def _files(findings: Findings) -> list[str]:

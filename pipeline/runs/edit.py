@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scanner import Scanner
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import write_text
-from pipeline.runs.params import Params, read_yaml, validate
+from pipeline.runs.params import Params, parsed, read_yaml, validate
 
 ENTRIES = ("partitions", "defences", "attacks", "studies")  # sections of named entries
 
@@ -44,8 +43,8 @@ def _assign(document: Any, where: str, value: str) -> None:
     if not value or not isinstance(section, MutableMapping) or last not in section:
         raise UserError(f"{where}={value}: should be path=value, with a path that stands in params.yaml")
     try:
-        section[last] = YAML().load(value)
-    except YAMLError:
+        section[last] = parsed(value, YAML())
+    except ValueError:
         raise UserError(f"{where}={value}: the value is not YAML; write it without blanks, as in [0,1]") from None
 
 

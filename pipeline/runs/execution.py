@@ -46,6 +46,11 @@ def processes(wanted: int | Literal["auto"], on: torch.device) -> int:
     return torch.cuda.device_count() if on.type == "cuda" else cores()
 
 
+def halves(on: torch.device) -> bool:
+    """Return whether a batch that memory does not hold can be found out and halved, as on a GPU."""
+    return on.type == "cuda"
+
+
 @dataclass(frozen=True)
 class Trainer:
     """The processes of a stage, and what they train with.

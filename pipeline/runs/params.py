@@ -6,11 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from pipeline.attacks import ATTACKS, Attack
 from pipeline.core.component import Schema, allowed, parse
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, shown
 from pipeline.core.space import Value
 from pipeline.data.partitions import PARTITIONS, Partition
 from pipeline.data.prepare import Data
@@ -20,9 +19,10 @@ from pipeline.simulator.cell import Threat, Training
 from pipeline.simulator.models import MODELS, Model
 from pipeline.simulator.models.base import Shape
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]  # three of them fit into a file's name
 Names = Annotated[tuple[Name, ...], Field(strict=False, min_length=1)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # NumPy's generators take no more
+Seeds = Annotated[tuple[Seed, ...], Field(strict=False, min_length=1, max_length=10_000)]
 
 
 class DefenceEntry(Defence):
@@ -43,7 +43,7 @@ class Grid(Schema):
     defences: Names
     partitions: Names
     seeds: Seeds
-    max_seeds: int = Field(ge=1, description="to which seeds are added until analysis.half_width is reached")
+    max_seeds: int = Field(ge=1, le=10_000, description="to which seeds are added until analysis.half_width is reached")
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
@@ -73,10 +73,10 @@ class Tuning(Schema):
     objective: Literal["worst", "clean"] = Field(description="accuracy under the worst of the attacks, or under none")
     learning_rate: Annotated[tuple[float, float], Field(strict=False)] = Field(description="bounds of the search")
     partition: Name
-    trials: int = Field(ge=1, description="tried for each defence; the first is training.learning_rate")
-    batch: int = Field(ge=1, description="trials asked for at once; part of the result's identity")
+    trials: int = Field(ge=1, le=100_000, description="tried for each defence; the first is training.learning_rate")
+    batch: int = Field(ge=1, le=10_000, description="trials asked for at once; part of the result's identity")
     sampler: Literal["gp", "tpe", "cmaes", "qmc", "random"]
-    sampler_seed: int = Field(ge=0)
+    sampler_seed: Seed
     seeds: Seeds
 
 
@@ -86,11 +86,11 @@ class Search(Schema):
     studies: Annotated[tuple[Name, ...], Field(strict=False)]
     defences: Names
     partition: Name
-    trials: int = Field(ge=1, description="parameters tried for each defence")
-    batch: int = Field(ge=1, description="trials asked for at once; part of the result's identity")
+    trials: int = Field(ge=1, le=100_000, description="parameters tried for each defence")
+    batch: int = Field(ge=1, le=10_000, description="trials asked for at once; part of the result's identity")
     sampler: Sampler
-    sampler_seed: int = Field(ge=0)
-    finalists: int = Field(ge=1, description="worst trials that are confirmed")
+    sampler_seed: Seed
+    finalists: int = Field(ge=1, le=100_000, description="worst trials that are confirmed")
     transfer: bool = Field(description="apply what was found for one defence to all others")
     budget_minutes: float | None = Field(gt=0, description="after which no further trials are asked for; null: none")
     seeds: Seeds
@@ -150,6 +150,9 @@ Sections = Mapping[str, Any]
 Check = Callable[[Sections], Iterator[str]]
 
 
+MOST_FAULTS = 100  # that are told
+
+
 def load(path: Path) -> Params:
     """Read and validate params.yaml.
 
@@ -167,11 +170,15 @@ def validate(raw: Any) -> Params:
     """
     if not isinstance(raw, Mapping):
         raise UserError("params.yaml: should be a mapping of sections")
-    unknown = [f"{name} = ...: unknown section; {allowed(name, SECTIONS)}" for name in raw if name not in SECTIONS]
+    unknown = [
+        f"{str(name)[:64]} = ...: unknown section; {allowed(name, SECTIONS)}" for name in raw if name not in SECTIONS
+    ]
     missing = [f"{name}: missing section" for name in SECTIONS if name not in raw]
     sections, faults = checked({name: value for name, value in raw.items() if name in SECTIONS})
     if faults := [*unknown, *missing, *faults]:
-        raise UserError("params.yaml is not valid:\n" + "\n".join(f"  {fault}" for fault in faults))
+        more = [f"and {len(faults) - MOST_FAULTS} faults more"] if len(faults) > MOST_FAULTS else []
+        lines = "\n".join(f"  {fault}" for fault in [*faults[:MOST_FAULTS], *more])
+        raise UserError(f"params.yaml is not valid:\n{lines}")
     return Params.model_construct(**sections)
 
 
@@ -223,7 +230,7 @@ def _no_repeats(sections: Sections) -> Iterator[str]:
     ]:
         values = getattr(sections[section], field)
         if len(set(values)) < len(values):
-            yield f"{section}.{field} = {list(values)}: an entry stands there twice"
+            yield f"{section}.{field} = {shown(list(values))}: an entry stands there twice"
 
 
 def _clean_reference(sections: Sections) -> Iterator[str]:
@@ -231,6 +238,11 @@ def _clean_reference(sections: Sections) -> Iterator[str]:
         yield "attacks.none: should be {name: none}, the clean reference of every degradation"
     if "none" not in sections["grid"].attacks:
         yield "grid.attacks: should hold 'none', the clean reference of every degradation"
+
+
+def _no_defence_is_a_column(sections: Sections) -> Iterator[str]:
+    if "steps_done" in sections["defences"]:
+        yield "defences.steps_done: the curves have a column of that name; choose another"
 
 
 def _defences_fit(sections: Sections) -> Iterator[str]:
@@ -319,6 +331,7 @@ CHECKS: list[tuple[tuple[str, ...], Check]] = [
     (("tuning", "training", "defences"), _tuning_fits),
     (("grid",), _enough_seeds),
     (("grid", "attacks"), _clean_reference),
+    (("defences",), _no_defence_is_a_column),
     (("threat", "defences", "grid", "search"), _defences_fit),
     (("threat", "attacks", "grid"), _strengths_resolve),
     (("threat", "attacks", "grid"), _attacks_fit),
@@ -332,10 +345,25 @@ def read_yaml(path: Path, yaml: YAML) -> Any:
 
     Raises:
         UserError: The file is missing, or is not YAML.
+        OSError: It is there, but the system does not let it be read.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"))
+        return parsed(path.read_text(encoding="utf-8"), yaml)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run this in the project's folder") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not YAML: {error}") from None
+
+
+def parsed(text: str, yaml: YAML) -> Any:
+    """Return what YAML ``text`` says.
+
+    Raises:
+        ValueError: It is no YAML; the text says why.
+    """
+    try:
+        return yaml.load(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
+    except Exception as error:  # the library lets ValueError, KeyError and others through besides its own errors
+        raise ValueError(str(error)) from None

@@ -98,6 +98,7 @@ class Pool:
 
         Raises:
             UserError: A task raised it, or a process died twice over one task.
+            OSError: The system refused something to a task.
             RuntimeError: A task raised anything else; the text is its traceback.
         """
         idle, busy = list(self._slots), list[_Slot]()
@@ -251,5 +252,7 @@ def _plain_errors() -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, error.filename) from None
         raise RuntimeError(traceback.format_exc()) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError
-from pipeline.core.files import WRITING, move, remove, temporary_in
+from pipeline.core.files import WRITING, move, naming, remove, temporary_in
 from pipeline.core.paths import CACHE, DATASET
 from pipeline.data.dataset import data_hash
 from pipeline.runs.cache import set_aside
@@ -75,7 +75,8 @@ def write(row: Path, planned: Planned, identity: Mapping[str, Any], result: Resu
     """Write a cell's folder under a temporary name, then rename it."""
     temporary = temporary_in(row)
     temporary.mkdir()
-    write_cell(temporary, identity, result)
+    with naming(row / planned.folder):
+        write_cell(temporary, identity, result)
     temporary.rename(row / planned.folder)
 
 

@@ -1,12 +1,13 @@
 """The stage ``train``: one attack against every defence and partition of the grid, with as many seeds as needed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pipeline.core.paths import DATASET
 from pipeline.runs import store
-from pipeline.runs.execution import trainer
+from pipeline.runs.execution import Trainer, trainer
 from pipeline.runs.params import Params
 from pipeline.runs.plan import Planned, grid_row, whole_row
 from pipeline.runs.row import Row
@@ -21,6 +22,9 @@ class Observer(Protocol):
 
     def finish(self, records: Sequence[store.Record]) -> None:
         """Take note of the whole row."""
+
+    def stop(self, status: Literal["KILLED", "FAILED"]) -> None:
+        """Take note that the row will not be whole: it was interrupted, or something went wrong."""
 
 
 Observe = Callable[[str, Sequence[Planned], Mapping[str, str]], Observer]
@@ -43,16 +47,32 @@ def train_row(root: Path, params: Params, attack: str, observe: Observe) -> None
     print(f"train {attack}: {len(cells)} cells, {len(first)} to train", flush=True)
     with trainer(root / DATASET, params.execution, len(missing)) as processes:
         live = observe(row.data_hash, cells, row.keys(cells))
-        row.train(f"train {attack}", first, processes, live.watch)
-        accuracies = _accuracies(row, cells)
-        while len(cells := grid_row(params, attack, accuracies)) > len(accuracies):
-            added = [planned for planned in cells if planned.folder not in accuracies]
-            todo = [planned for planned in added if planned.folder in missing]
-            print(f"train {attack}: {len(added)} cells more for narrower intervals, {len(todo)} to train", flush=True)
-            row.train(f"train {attack}", todo, processes)
-            accuracies |= _accuracies(row, added)
+        with _stopped_if_it_fails(live):
+            row.train(f"train {attack}", first, processes, live.watch)
+            cells = _narrowed(row, attack, cells, missing, processes)
     row.settle(cells)
     live.finish(store.read_row(root, params, attack))
+
+
+def _narrowed(row: Row, attack: str, cells: list[Planned], missing: set[str], processes: Trainer) -> list[Planned]:
+    """Train further seeds until no interval asks for more; return all cells."""
+    accuracies = _accuracies(row, cells)
+    while len(cells := grid_row(row.params, attack, accuracies)) > len(accuracies):
+        added = [planned for planned in cells if planned.folder not in accuracies]
+        todo = [planned for planned in added if planned.folder in missing]
+        print(f"train {attack}: {len(added)} cells more for narrower intervals, {len(todo)} to train", flush=True)
+        row.train(f"train {attack}", todo, processes)
+        accuracies |= _accuracies(row, added)
+    return cells
+
+
+@contextmanager
+def _stopped_if_it_fails(live: Observer) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        live.stop("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
 
 
 def _accuracies(row: Row, cells: Sequence[Planned]) -> dict[str, float]:

@@ -15,7 +15,7 @@ import pandas as pd
 from pipeline.core.component import parse
 from pipeline.core.files import file_hash, refilling, write_sealed, write_text
 from pipeline.core.paths import DATASET
-from pipeline.core.space import Range, Space
+from pipeline.core.space import Choice, Range, Space, Value
 from pipeline.data.dataset import data_hash
 from pipeline.runs.evaluator import Evaluator
 from pipeline.runs.execution import trainer
@@ -87,12 +87,19 @@ def _first(params: Params, defence: str, space: Space) -> list[Proposal]:
     entry = params.defences[defence]
     common = params.training.learning_rate if entry.learning_rate is None else entry.learning_rate
     own = {name: getattr(entry.rule, name) for name in space if name != RATE}
-    columns = {RATE: evenly(space[RATE], params.tuning.batch - 1)}
-    for name in own:
-        values = evenly(space[name], params.tuning.batch - 1)
-        columns[name] = values[1::2] + values[::2]  # not in step with the rate
+    count = params.tuning.batch - 1
+    columns: dict[str, list[Value]] = {RATE: [*evenly(space[RATE], count)]}
+    columns |= {name: _out_of_step(space[name], count) for name in own}
     grid = [dict(zip(columns, point, strict=True)) for point in zip(*columns.values(), strict=True)]
     return [Proposal("common", defence, {RATE: common, **own}), *(Proposal("grid", defence, point) for point in grid)]
+
+
+def _out_of_step(entry: Range | Choice, count: int) -> list[Value]:
+    """Return ``count`` values of a parameter in another order than the rates: over a range, or the choices in turn."""
+    if isinstance(entry, Choice):
+        return [entry.values[position % len(entry.values)] for position in range(count)]
+    values: list[Value] = [round(value) if entry.whole else value for value in evenly(entry, count)]
+    return values[1::2] + values[::2]
 
 
 def _entry(params: Params, defence: str, parameters: Mapping[str, Any]) -> DefenceEntry:

@@ -32,7 +32,7 @@ class Threat(Schema):
     above f, which the diagnostic ``byzantine_workers`` shows, but at least two honest workers take part in every round.
     """
 
-    workers: int = Field(ge=2, description="n, all workers")
+    workers: int = Field(ge=2, le=100_000, description="n, all workers")
     byzantine: int = Field(ge=0, description="b, Byzantine workers present")
     tolerated: int = Field(
         ge=0, description="f, Byzantine workers the defence is told to tolerate, among those of a round"
@@ -53,6 +53,8 @@ class Threat(Schema):
     def _leave_two_honest(self) -> Self:
         if self.received > self.workers:
             raise ValueError(f"sampled = {self.sampled} is more than the {self.workers} workers")
+        if self.tolerated >= self.received:
+            raise ValueError(f"tolerated = {self.tolerated} is not less than the {self.received} workers of a round")
         if self.honest < 2:
             raise ValueError(f"byzantine = {self.byzantine} leaves less than 2 of {self.workers} workers honest")
         return self

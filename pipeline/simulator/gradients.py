@@ -40,7 +40,7 @@ def vmap_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Ten
     """
 
     def loss(params: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(network.forward(params, inputs), labels)
+        return cross_entropy(network.forward(params, inputs, training=True), labels)
 
     of_workers = vmap(grad_and_value(loss), in_dims=(None, 0, 0))
     with OrderedProducts():
@@ -63,7 +63,7 @@ def loop_gradients(network: Network, params: Tensor, inputs: Tensor, labels: Ten
     for r in range(labels.shape[0]):
         for w in range(labels.shape[1]):
             leaf = params[r].detach().clone().requires_grad_()
-            loss = cross_entropy(network.forward(leaf, inputs[r, w]), labels[r, w])
+            loss = cross_entropy(network.forward(leaf, inputs[r, w], training=True), labels[r, w])
             (gradients[r, w],) = torch.autograd.grad(loss, leaf)
             losses[r, w] = loss.detach()
     return gradients, losses

@@ -37,7 +37,7 @@ def step(program: Program, state: State, t: int | Tensor) -> tuple[State, Tensor
         program.gradients, program.network, state.params, inputs, labels
     )  # [R, k, d], [R, k]
     momentum = with_momentum(take(state.momentum, present), vectors, training.momentum, training.damped)
-    byzantine, attack = program.byzantine(momentum, state, t)  # [R, b, d]
+    byzantine, attack = program.byzantine(vectors, momentum, state, t)  # [R, b, d]
     honest = momentum[:, :h]
     sent = torch.cat([honest, byzantine], dim=-2)  # [R, n, d]
     defended = program.defend(sent, state.defences, program.server.fork(t))

@@ -115,7 +115,7 @@ def evaluate(network: Network, params: Tensor, split: Split) -> Evaluation:
     finite = params.isfinite().all(dim=-1)
     for start in range(0, len(split.labels), SAMPLES_AT_ONCE):
         piece = slice(start, start + SAMPLES_AT_ONCE)
-        inputs, labels = split.inputs[piece].double(), split.labels[piece]
+        inputs, labels = split.read(piece, torch.float64), split.labels[piece]
         logits = _logits(network, params, inputs)
         correct += (logits.argmax(dim=-1) == labels).sum(dim=-1)
         loss += sum_over_columns(cross_entropy(logits, labels.expand(len(params), -1))[0])
@@ -178,7 +178,8 @@ def local_gradients(backend: Backend, network: Network, params: Tensor, split: S
     for samples, size in zip(shares.samples, shares.sizes.tolist(), strict=True):
         total = torch.zeros_like(params)
         for piece in samples[:size].to(split.labels.device).split(SAMPLES_AT_ONCE):
-            mean, _ = backend(network, params[None], split.inputs[piece][None, None], split.labels[piece][None, None])
+            inputs = split.read(piece, params.dtype)
+            mean, _ = backend(network, params[None], inputs[None, None], split.labels[piece][None, None])
             total += mean[0, 0] * len(piece)
         gradients.append(total / size)
     return torch.stack(gradients)

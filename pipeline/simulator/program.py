@@ -137,14 +137,23 @@ class Program:
             h, _ = self.counts(t)
             poisoned = self.attack.poison(labels[:, h:], self.dataset.classes)
             labels = torch.cat([labels[:, :h], poisoned], dim=1)
-        inputs = augment(self.training.augment, self.dataset.train.inputs[samples], self.images.fork(t))
+        read = self.dataset.train.read(samples, self.initial.dtype)
+        inputs = augment(self.training.augment, read, self.images.fork(t))
         return inputs, labels
 
-    def byzantine(self, momentum: Tensor, state: State, t: int | Tensor) -> tuple[Tensor, Any]:
-        """Return the Byzantine vectors ``[R, b, d]`` and a memory, from the ``momentum [R, k, d]`` of those present."""
+    def byzantine(self, vectors: Tensor, momentum: Tensor, state: State, t: int | Tensor) -> tuple[Tensor, Any]:
+        """Return the Byzantine vectors ``[R, b, d]`` and a memory.
+
+        Args:
+            vectors: ``[R, k, d]``, of the workers present before momentum.
+            momentum: ``[R, k, d]``, after it.
+            state: Before the step.
+            t: The step.
+        """
         h, b = self.counts(t)
-        if not isinstance(self.attack, VectorAttack):
-            return momentum[:, h:], None
+        if isinstance(self.attack, DataAttack):
+            return self.attack.sent(vectors[:, h:], momentum[:, h:]), None
+        assert isinstance(self.attack, VectorAttack)
         context = AttackContext(
             byzantine=b,
             tolerated=self.threat.tolerated,
@@ -222,7 +231,7 @@ def build(
     dtype = DTYPES[training.precision]
     return Program(
         network=network,
-        dataset=dataset.to(device, dtype),
+        dataset=dataset.to(device),
         threat=first.threat,
         training=training,
         attack=first.attack,

@@ -19,16 +19,18 @@ from pipeline.simulator.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_M
 
 
 class Experiment(NamedTuple):
-    """An experiment in MLflow, with the columns and the filter of the view that is saved with it."""
+    """An experiment in MLflow, with the columns and the conditions of the views that are saved with it."""
 
     name: str
     description: str
     columns: tuple[str, ...]
-    filter: str = ""
+    conditions: tuple[str, ...] = ()
 
 
 DESCRIPTION = "mlflow.note.content"
 VIEW = "mlflow.sharedViewState."
+IS_CURRENT = "tags.current = 'true'"  # what was published last; whatever it replaced stays in MLflow
+HISTORY = ("params.`training.steps`", "tags.`current`", "tags.`scope`")
 TRAINING = ("test_accuracy", "test_accuracy_min", "test_accuracy_sd", "diverged")
 CONFIRMED = ("confirmed_degradation_literature", "confirmed_degradation_found", "trials")
 # The analysis has its own experiment: beside the training runs, its metrics would be mostly empty columns.
@@ -42,19 +44,30 @@ EXPERIMENTS = {
         "byzantine-search",
         "A run for each study, the search for the attack that hurts most, and below it one for each trial.",
         (*(f"metrics.`{name}`" for name in CONFIRMED), "tags.`study`", "tags.`mode`", "tags.`partition`"),
-        "tags.mode LIKE '%'",
+        ("tags.mode LIKE '%'",),
     ),
-    "analysis": Experiment("byzantine-analysis", "Summary, figures and report over all results.", ()),
+    "analysis": Experiment(
+        "byzantine-analysis", "Summary, figures and report over all results.", ("tags.`data_hash`",)
+    ),
 }
 
 
 def experiment_tags(experiment: Experiment) -> dict[str, str]:
-    """Return the description and, where columns are given, a saved view: by default MLflow shows no metrics."""
-    tags = {DESCRIPTION: experiment.description, "mlflow.experimentKind": "custom_model_development"}
-    if experiment.columns:
-        state = {"selectedColumns": experiment.columns, "searchFilter": experiment.filter}
-        tags[f"{VIEW}results"] = view("Results", state)
-    return tags
+    """Return the description and two saved views, the current runs and all: by default MLflow shows no metrics."""
+    history = (*experiment.columns, *HISTORY)
+    current = {"selectedColumns": experiment.columns, "searchFilter": all_of(*experiment.conditions, IS_CURRENT)}
+    whole = {"selectedColumns": history, "searchFilter": all_of(*experiment.conditions)}
+    return {
+        DESCRIPTION: experiment.description,
+        "mlflow.experimentKind": "custom_model_development",
+        f"{VIEW}current": view("Current results", current),
+        f"{VIEW}all": view("All results", whole),
+    }
+
+
+def all_of(*conditions: str) -> str:
+    """Return a filter of runs that meet all conditions."""
+    return " AND ".join(conditions)
 
 
 def view(name: str, state: Mapping[str, Any]) -> str:

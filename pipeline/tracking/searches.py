@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline.core.files import content_hash
 from pipeline.report.search_results import StudyResult
-from pipeline.tracking.runs import Content, Heading, Point, StudyRuns, Whole, finite, flatten, view
+from pipeline.tracking.runs import IS_CURRENT, Content, Heading, Point, StudyRuns, Whole, all_of, finite, flatten, view
 
 TRIAL = ["defence", "byzantine", "trial", "origin", "attack", "parameters"]
 MEASURED = ["degradation", "attacked_accuracy", "clean_accuracy", "flagged"]
@@ -41,7 +41,7 @@ def _trials_view(study: StudyResult) -> str:
     scatter |= {"xaxis": {"key": parameters[-1], "type": "PARAM"}, "yaxis": {"key": "degradation", "type": "METRIC"}}
     state = {
         "selectedColumns": [*(f"metrics.`{name}`" for name in MEASURED), *(f"params.`{name}`" for name in names)],
-        "searchFilter": f"tags.study = '{study.name}' AND tags.defence LIKE '%'",
+        "searchFilter": all_of(f"tags.study = '{study.name}'", "tags.defence LIKE '%'", IS_CURRENT),
         "orderByKey": "metrics.`degradation`",  # an order by time would hide the trials below their study
         "orderByAsc": False,
         "runsHiddenMode": "SHOW_ALL",

@@ -87,31 +87,33 @@ def mix(weights: Tensor, vectors: Tensor) -> Tensor:
 def _mix(weights: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     replicas, outputs, n = weights.shape
     d = vectors.shape[-1]
-    mixed, used = np.zeros((replicas, outputs, d), vectors.dtype), np.empty(n, np.int64)
+    mixed, rows = np.zeros((replicas, outputs, d), vectors.dtype), np.zeros((n, PIECE), vectors.dtype)
+    used = np.empty(n, np.int64)
     for r in range(replicas):
         for first in range(0, d, PIECE):
-            end = min(d, first + PIECE)
+            width = min(PIECE, d - first)
+            rows[:, :width] = vectors[r, :, first : first + width]
             for k in range(outputs):
                 count = 0
                 for i in range(n):
                     if weights[r, k, i] != 0:
                         used[count] = i
                         count += 1
-                _add_rows(mixed[r, k], weights[r, k], vectors[r], used[:count], first, end)
+                _add_rows(mixed[r, k, first : first + width], weights[r, k], rows, used[:count])
     return mixed
 
 
 @inlined
-def _add_rows(sums: np.ndarray, weights: np.ndarray, rows: np.ndarray, used: np.ndarray, first: int, end: int) -> None:
-    """Add the weighted rows that are ``used`` to the columns ``first`` to ``end`` - 1 of ``sums``, in their order."""
+def _add_rows(sums: np.ndarray, weights: np.ndarray, rows: np.ndarray, used: np.ndarray) -> None:
+    """Add the weighted rows that are ``used`` to ``sums``, in their order."""
     whole = len(used) // 4 * 4
     for at in range(0, whole, 4):  # four rows at a time, added one after the other
         i, j, k, m = used[at], used[at + 1], used[at + 2], used[at + 3]
         p, q, s, t = weights[i], weights[j], weights[k], weights[m]
         u, v, w, x = rows[i], rows[j], rows[k], rows[m]
-        for c in range(first, end):
+        for c in range(len(sums)):
             sums[c] = sums[c] + p * u[c] + q * v[c] + s * w[c] + t * x[c]
     for at in range(whole, len(used)):
         p, u = weights[used[at]], rows[used[at]]
-        for c in range(first, end):
+        for c in range(len(sums)):
             sums[c] += p * u[c]

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.core.component import Component
 from pipeline.core.errors import UserError
+from pipeline.core.rng import numpy_stream
 
 
 class Shares(NamedTuple):
@@ -31,11 +32,12 @@ class Partition(Component):
     With ``holders: all`` all n workers get a share, so that the honest shares do not depend on the attack; Byzantine
     workers use theirs only under ``none`` and under data attacks. With ``holders: honest`` all samples are divided
     among the h honest workers, and Byzantine worker i uses the share of honest worker i (starting over from the first
-    if b > h).
+    if b > h). With ``holders: honest_and_iid`` they are divided likewise, but the Byzantine workers use random shares
+    of all samples, of floor(N / h) each, disjoint as long as b <= h.
     """
 
-    holders: Literal["all", "honest"] = Field(
-        "all", description="who gets a share: all n workers, or the h honest ones"
+    holders: Literal["all", "honest", "honest_and_iid"] = Field(
+        "all", description="who gets a share: all n workers; the h honest ones; these, and random ones the others"
     )
 
     def shares(self, labels: Tensor, workers: int, byzantine: int, seed: int) -> Shares:
@@ -57,9 +59,14 @@ class Partition(Component):
             raise UserError(
                 f"partition {self.name}: {len(labels)} training samples leave one of {holders} workers none"
             )
-        held += [held[i % honest] for i in range(workers - holders)]
+        of_others = self._random_shares(len(labels), honest, seed) if self.holders == "honest_and_iid" else held
+        held += [of_others[i % honest] for i in range(workers - holders)]
         samples = [torch.from_numpy(share) for share in held]
         return Shares(pad_sequence(samples, batch_first=True), torch.tensor([len(share) for share in held]))
+
+    def _random_shares(self, samples: int, count: int, seed: int) -> list[np.ndarray]:
+        order = numpy_stream(seed, "byzantine shares").permutation(samples)
+        return list(order[: count * (samples // count)].reshape(count, -1))
 
     @abstractmethod
     def assign(self, labels: Tensor, workers: int, seed: int) -> list[np.ndarray]:

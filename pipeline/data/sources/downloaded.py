@@ -1,32 +1,35 @@
 """Sources known to torchvision: archives from mirrors, verified by md5. torchvision is imported when it is needed."""
 
-import http.client
-import io
-import socket
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from pipeline.core.errors import UserError
 from pipeline.data.dataset import write_tensors
 from pipeline.data.sources import SOURCES, Format, Source
+from pipeline.data.sources.fetching import FetchError, fetch, located
 
-STALLED_AFTER = 30.0  # seconds without data before the next mirror is tried
+
+def _readable(mirror: str) -> str:
+    scheme, separator, _ = mirror.partition("://")
+    if separator and scheme not in ("http", "https", "file"):
+        raise ValueError("should be an http, https or file address, or the path of a folder")
+    return mirror
 
 
 class Downloaded(Source):
     """A source known to torchvision: archives from mirrors, verified by md5 and read by its data set class."""
 
-    mirrors: tuple[Annotated[str, Field(pattern=r"^https?://\S+$")], ...] = Field(
-        default=(), strict=False, description="http(s) folders of the archives, tried before the public ones"
+    mirrors: tuple[Annotated[str, Field(min_length=1), AfterValidator(_readable)], ...] = Field(
+        default=(),
+        strict=False,
+        description="folders of the archives, tried before the public ones: http(s) or file addresses, or paths",
     )
     public_mirrors: ClassVar[tuple[str, ...]]
     archives: ClassVar[dict[str, str]]
@@ -65,12 +68,13 @@ class Downloaded(Source):
         """Download one archive from the first mirror that delivers it with the right checksum."""
         failures = []
         for mirror in (*self.mirrors, *self.public_mirrors):
-            url = f"{mirror.rstrip('/')}/{archive.name}"
-            print(f"{self.name}: fetching {url}", file=sys.stderr, flush=True)
+            location = located(mirror, archive.name)
+            print(f"{self.name}: fetching {location}", file=sys.stderr, flush=True)
             try:
-                return _download(url, archive, md5)
-            except (RuntimeError, OSError, http.client.HTTPException) as error:
-                failures.append(f"  {url}: {error}")
+                return fetch(location, archive, md5)
+            except FetchError as error:
+                failures.append(f"  {location}: {error}")
+                print(f"{self.name}: {error}", file=sys.stderr, flush=True)
         raise UserError(
             f"data.source.name: {self.name}: no mirror delivered {archive.name} with the md5 checksum {md5}\n"
             + "\n".join(failures)
@@ -213,32 +217,3 @@ class Emnist(Downloaded):
     def _channels_first(self, images: Tensor) -> Tensor:
         """Return torchvision's transposed ``[N, W, H]`` as ``[N, 1, H, W]``."""
         return super()._channels_first(images).mT
-
-
-def _download(url: str, archive: Path, md5: str) -> None:
-    """Fetch ``url`` under a temporary name, and rename it once its checksum is verified."""
-    from torchvision.datasets.utils import download_url
-
-    part = archive.with_name(f"{archive.name}.part")
-    try:
-        with _network_timeout(STALLED_AFTER), _bar_on_terminal_only():
-            download_url(url, str(part.parent), part.name, md5)
-        part.replace(archive)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _network_timeout(seconds: float) -> Iterator[None]:
-    """Set a timeout for new connections; torchvision sets none."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _bar_on_terminal_only() -> AbstractContextManager[object]:
-    """Hide torchvision's progress bar, which cannot be switched off, unless stderr is a terminal."""
-    return nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())

@@ -83,7 +83,7 @@ class File(Source):
         reader = READERS.get(self._file.suffix)
         if reader is None:
             raise self._fault(f"unknown suffix {self._file.suffix!r}; {allowed(self._file.suffix, READERS)}")
-        if not self._file.is_file():
+        if not self._file.exists():
             raise self._fault(f"no such file in {root()}")
         self._check_hash()
         try:

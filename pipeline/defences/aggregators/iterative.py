@@ -50,7 +50,7 @@ class GeometricMedian(HalfTolerant):
     """
 
     name: Literal["geometric_median"] = "geometric_median"
-    iterations: int = Field(30, ge=1, description="most rounds; a step that ends with them is unconverged")
+    iterations: int = Field(30, ge=1, le=10_000, description="most rounds; a step that ends with them is unconverged")
     tolerance: float = Field(1e-8, gt=0, lt=1, description="residual max(|R| - c, 0) / n at which a replica stops")
     formula: ClassVar[str] = "argmin_z sum_i |x_i - z|"
     reference: ClassVar[str] = "Pillutla et al. 2022, arXiv:1912.13445"
@@ -93,7 +93,7 @@ class CenteredClipping(HalfTolerant):
 
     name: Literal["centered_clipping"] = "centered_clipping"
     tau: float = Field(10.0, gt=0, description="clipping radius")
-    iterations: int = Field(1, ge=1, description="L, clipping rounds at each step")
+    iterations: int = Field(1, ge=1, le=10_000, description="L, clipping rounds at each step")
     space: ClassVar[Space] = {"tau": Range(0.1, 100.0, log=True)}
     formula: ClassVar[str] = "v <- v + (1/n) sum_i (x_i - v) min(1, tau / |x_i - v|), v from the previous aggregate"
     reference: ClassVar[str] = "Karimireddy, He, Jaggi, ICML 2021, arXiv:2012.10333"

@@ -121,7 +121,7 @@ class DnC(HalfTolerant):
     """
 
     name: Literal["dnc"] = "dnc"
-    niters: int = Field(1, ge=1, description="how many times coordinates are sampled")
+    niters: int = Field(1, ge=1, le=1000, description="how many times coordinates are sampled")
     sub_dim: int = Field(10_000, ge=1, description="how many coordinates are sampled")
     c: float = Field(1.0, gt=0, le=2, description="vectors dropped each time, as a multiple of f")
     formula: ClassVar[str] = "mean without the c f vectors that stand out along the top singular vector"

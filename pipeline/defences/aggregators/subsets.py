@@ -96,7 +96,7 @@ class SMEA(HalfTolerant):
     """
 
     name: Literal["smea"] = "smea"
-    max_subsets: int = Field(20_000, ge=1, description="most subsets C(n, f) that are looked at")
+    max_subsets: int = Field(20_000, ge=1, le=200_000, description="most subsets C(n, f) that are looked at")
     formula: ClassVar[str] = "mean of the n - f vectors whose covariance has the least top eigenvalue"
     reference: ClassVar[str] = "Allouah et al., ICML 2023, arXiv:2302.04787"
     condition: ClassVar[str] = "n > 2f and C(n, f) <= max_subsets"

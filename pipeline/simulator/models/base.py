@@ -39,11 +39,11 @@ class Network:
         self.size = sum(shape.numel() for shape in self.shapes.values())
         self.convolutional = any(isinstance(layer, nn.Conv2d) for layer in module.modules())
 
-    def forward(self, params: Tensor, inputs: Tensor) -> Tensor:
-        """Return the logits of ``inputs`` under the flat ``params``."""
+    def forward(self, params: Tensor, inputs: Tensor, training: bool = False) -> Tensor:
+        """Return the logits of ``inputs`` under the flat ``params``; dropout acts in ``training`` alone."""
         parts = torch.split(params, [shape.numel() for shape in self.shapes.values()], dim=-1)
         named = {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
-        logits: Tensor = torch.func.functional_call(self.module, named, (inputs,))
+        logits: Tensor = torch.func.functional_call(self.module.train(training), named, (inputs,))
         return logits
 
     def linear_sizes(self) -> list[int]:

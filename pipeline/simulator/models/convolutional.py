@@ -2,8 +2,10 @@
 
 from typing import ClassVar, Literal
 
-from torch import nn
+from pydantic import Field
+from torch import Tensor, nn
 
+from pipeline.core.rng import Stream
 from pipeline.simulator.models import MODELS, Model
 from pipeline.simulator.models.base import BackendName, Shape, image_shape, normalisation
 
@@ -14,7 +16,7 @@ class MnistCnn(Model):
 
     conv 5x5 C -> 20, ReLU, max pool 2; conv 5x5 20 -> 50, ReLU, max pool 2; linear -> 500, ReLU, linear -> classes
 
-    Differs from: the bucketing repository uses two 3x3 convolutions (32, 64), a linear layer of 128, and dropout.
+    Differs from: the network of the bucketing repository is ``cnn_bucketing``.
 
     Reference: ByzFL, ``cnn_mnist``.
 
@@ -37,6 +39,64 @@ class MnistCnn(Model):
             *(nn.Conv2d(20, 50, 5), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Flatten(), nn.Linear(50 * rows * columns, 500), nn.ReLU(), nn.Linear(500, classes)),
         )
+
+
+@MODELS.register
+class BucketingCnn(Model):
+    """The network of the bucketing experiments on MNIST: 1,199,882 parameters at 1 x 28 x 28 and 10 classes.
+
+    conv 3x3 C -> 32, ReLU; conv 3x3 32 -> 64, max pool 2; linear -> 128, ReLU, linear -> classes
+
+    There is no ReLU between the second convolution and the pool, so the features that the linear layers read have both
+    signs.
+
+    With ``dropout: shared`` a channel of the pooled image is dropped with probability 1/4 and a unit of the linear
+    layer with 1/2, and what is kept is scaled up. A mask belongs to a place in the minibatch: it is the same for all
+    workers and at all steps, because the authors' simulator restores the random state after each worker.
+
+    Differs from: theirs draws the masks from the seed of the run; here they are the same for all seeds.
+
+    Reference: Karimireddy et al., ICLR 2022, arXiv:2006.09365, as in the authors' public code.
+
+    Example:
+        >>> BucketingCnn().network(shape=(1, 28, 28), classes=10).size
+        1199882
+    """
+
+    name: Literal["cnn_bucketing"] = "cnn_bucketing"
+    dropout: Literal["none", "shared"] = Field("none", description="none, or shared by all workers and steps")
+    cpu_gradients: ClassVar[BackendName] = "loop"
+    formula: ClassVar[str] = "conv3(32), conv3(64), pool without ReLU, linear(128), linear"
+    reference: ClassVar[str] = "Karimireddy et al., ICLR 2022, arXiv:2006.09365: the authors' public code"
+
+    def module(self, shape: Shape, classes: int) -> nn.Module:
+        """Two convolutions without padding, two linear layers."""
+        channels, height, width = image_shape(self.name, shape, 6)
+        features = 64 * ((height - 4) // 2) * ((width - 4) // 2)
+        of_channels, of_units = (
+            (SharedDropout(0.25), SharedDropout(0.5)) if self.dropout == "shared" else (nn.Identity(), nn.Identity())
+        )
+        return nn.Sequential(
+            *(nn.Conv2d(channels, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.MaxPool2d(2), of_channels),
+            *(nn.Flatten(), nn.Linear(features, 128), nn.ReLU(), of_units, nn.Linear(128, classes)),
+        )
+
+
+class SharedDropout(nn.Module):
+    """Dropout of channels or units whose mask, one for each place in the minibatch, never changes."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """Return ``signal [B, units, ...]`` with some of its units dropped, or as it is in evaluation."""
+        if not self.training:
+            return signal
+        size, units = signal.shape[:2]
+        drawn = Stream.of([0], f"dropout {self.rate}", signal.device).uniform(size * units)
+        kept = (drawn >= self.rate).to(signal.dtype) / (1 - self.rate)
+        return signal * kept.view(size, units, *[1] * (signal.ndim - 2))
 
 
 @MODELS.register

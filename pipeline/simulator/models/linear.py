@@ -10,6 +10,8 @@ from torch import nn
 from pipeline.simulator.models import MODELS, Model
 from pipeline.simulator.models.base import BackendName, Shape
 
+Units = Annotated[int, Field(ge=1, le=1_000_000)]
+
 
 @MODELS.register
 class LogisticRegression(Model):
@@ -30,7 +32,7 @@ class MultilayerPerceptron(Model):
 
     name: Literal["mlp"] = "mlp"
     cpu_gradients: ClassVar[BackendName] = "chain"
-    hidden: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = Field(
+    hidden: Annotated[tuple[Units, ...], Field(strict=False, max_length=100)] = Field(
         description="units of each hidden layer", examples=[[32]]
     )
     formula: ClassVar[str] = "linear layers with ReLU between them"

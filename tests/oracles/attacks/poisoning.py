@@ -7,3 +7,7 @@ def none(labels, classes):
 
 def label_flip(labels, classes):
     return [classes - 1 - label for label in labels]
+
+
+def bit_flip(labels, classes):
+    return list(labels)
