@@ -20,7 +20,8 @@ SYNTHETIC = sorted(EXPERIMENTS.glob("*.yaml"))
 SEARCHES = {"breakdown_digits": "breakdown", "stealth_digits": "stealth", "worst_digits": "worst"}
 README = (EXPERIMENTS / "README.md").read_text(encoding="utf-8")
 QUICK = re.search(r"`python -m pipeline set '(training\.steps=[^']*)'`", README).group(1)
-PAPERS = [folder for folder in FOLDERS if folder.name not in (*SEARCHES, "mnist")]
+STUDIES = ("full_study", "mnist")
+PAPERS = [folder for folder in FOLDERS if folder.name not in (*SEARCHES, *STUDIES)]
 EVERY_FOLDER = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 EVERY_PAPER = pytest.mark.parametrize("folder", PAPERS, ids=lambda folder: folder.name)
 
