@@ -32,7 +32,7 @@ from pipeline.runs.tuned import tuned
 from pipeline.simulator.cell import Cell
 from pipeline.simulator.loop import Result
 
-__all__ = ["aggregate", "attack", "from_arrays", "load_results", "simulate"]
+__all__ = ["aggregate", "attack", "from_arrays", "load_data", "load_results", "simulate"]
 
 Spec = str | Mapping[str, Any] | Schema
 Specs = Spec | Sequence[Spec] | Mapping[str, Spec]
@@ -156,24 +156,21 @@ class _Faults(list[str]):
     def parsed(self, title: str, specs: Specs, annotation: Any) -> dict[str, Any]:
         """Return the objects that ``specs`` name, by their labels."""
         found = {}
-        for label, spec in _labelled(specs).items():
+        for label, spec in labelled(specs).items():
             with self.noted():
-                raw = _defence(spec) if annotation is Defence else _component(spec)
+                raw = raw_defence(spec) if annotation is Defence else raw_component(spec)
                 found[label] = parse(annotation, raw, f"{title}.{label.partition('(')[0]}")
         return found
 
     def checked_sections(self, data: Any, model: Spec, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Return the sections that params.yaml would hold."""
-        section_of = {field: section for section, fields in DEFAULTS.items() for field in fields}
-        self += [f"{name}: unknown field; {allowed(name, section_of)}" for name in changes if name not in section_of]
-        raw: dict[str, Any] = {section: dict(fields) for section, fields in DEFAULTS.items()}
-        for name in set(changes) & set(section_of):
-            raw[section_of[name]][name] = changes[name]
+        raw, unknown = raw_sections(changes)
+        self += unknown
         if isinstance(data, Path | Dataset):
             del raw["data"]
         else:
-            raw["data"]["source"] = _component(data)
-        sections, found = params.checked({**raw, "model": _component(model)})
+            raw["data"]["source"] = raw_component(data)
+        sections, found = params.checked({**raw, "model": raw_component(model)})
         self += found
         if isinstance(data, Path | Dataset):
             with self.noted():
@@ -182,18 +179,29 @@ class _Faults(list[str]):
         return sections
 
 
-def _component(spec: Spec) -> Any:
+def raw_sections(changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the sections of params.yaml of which ``changes`` are fields, and a line for each that is none."""
+    section_of = {field: section for section, fields in DEFAULTS.items() for field in fields}
+    raw: dict[str, Any] = {section: dict(fields) for section, fields in DEFAULTS.items()}
+    for name in set(changes) & set(section_of):
+        raw[section_of[name]][name] = changes[name]
+    return raw, [f"{name}: unknown field; {allowed(name, section_of)}" for name in changes if name not in section_of]
+
+
+def raw_component(spec: Spec) -> Any:
+    """Return what params.yaml would say for a component."""
     return {"name": spec} if isinstance(spec, str) else spec
 
 
-def _defence(spec: Spec) -> Any:
+def raw_defence(spec: Spec) -> Any:
+    """Return what params.yaml would say for a defence."""
     if not isinstance(spec, str):
         return spec
     *before, rule = [{"name": name.strip()} for name in spec.split("+")]
     return {"before": before, "rule": rule}
 
 
-def _labelled(specs: Specs) -> dict[str, Spec]:
+def labelled(specs: Specs) -> dict[str, Spec]:
     """Return what ``specs`` name, by labels: those given, or short descriptions."""
     if isinstance(specs, Mapping) and not {"name", "rule"} & set(specs):
         return dict(specs)
@@ -253,6 +261,26 @@ def _frames(records: Sequence[Record]) -> Frames:
     return Frames(cells_table(records), cell_curves(records))
 
 
+def load_data(data: Spec = "digits", **changes: Any) -> Dataset:
+    """Return a source's data as training sees them: split, and normalised as they are read.
+
+    Args:
+        data: The name of a source, or a mapping as in ``data.source`` of params.yaml.
+        changes: Any other field of the section ``data`` by its own name, as in ``split_seed=1``.
+
+    Raises:
+        UserError: There is no such source, or a field has no such value.
+
+    Example:
+        >>> digits = load_data("digits")
+        >>> digits.train.inputs.shape, digits.test.labels.shape, digits.classes
+        (torch.Size([1223, 1, 8, 8]), torch.Size([359]), 10)
+    """
+    section: Data = parse(Data, {**DEFAULTS["data"], **changes, "source": raw_component(data)}, "data")
+    with _data_file(data, section) as path:
+        return load(path)
+
+
 def load_results(folder: str | Path = ".") -> Frames:
     """Return the results of the grid of a project, as :func:`simulate` does.
 
@@ -288,7 +316,7 @@ def aggregate(vectors: Vectors, f: int, defence: Spec, seed: int = 0) -> Vectors
         >>> aggregate(np.array([[1.0], [2.0], [3.0], [1e9]]), f=1, defence="nnm + trimmed_mean")
         array([2.])
     """
-    chosen: Defence = parse(Defence, _defence(defence), "defence")
+    chosen: Defence = parse(Defence, raw_defence(defence), "defence")
     received = _batch(vectors)
     if unmet := chosen.unmet(received.shape[-2], f):
         raise UserError(unmet)
@@ -323,7 +351,7 @@ def attack(
     seen = _batch(honest)
     n = seen.shape[-2] + byzantine
     chosen = _vector_attack(name, parameters, seen.shape[-2], n, byzantine)
-    guard: Defence = parse(Defence, _defence(defence), "defence")
+    guard: Defence = parse(Defence, raw_defence(defence), "defence")
     previous = torch.zeros_like(seen[..., 0, :])
     memory = guard.rule.init_state(previous)
     context = AttackContext(
@@ -339,7 +367,7 @@ def attack(
 
 
 def _vector_attack(name: Spec, parameters: Mapping[str, Any], honest: int, n: int, f: int) -> VectorAttack:
-    spec = _component(name)
+    spec = raw_component(name)
     chosen: Attack = parse(Annotated[Attack, ATTACKS], {**dict(spec), **parameters}, "attack")
     if not isinstance(chosen, VectorAttack):
         raise UserError(f"attack.name = {chosen.name!r}: poisons labels and makes no vectors; use simulate")

@@ -114,9 +114,13 @@ class Registry(Generic[C]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._classes: dict[str, type[C]] = {}
+        self._in_use = False  # whether some schema was built of the classes that there are
 
     def register(self, cls: type[C]) -> type[C]:
         """File ``cls`` under its ``name``; a class decorator.
+
+        In a notebook a class may come late, and again: its cell is run after the first simulation, and run once more
+        after each change.
 
         Raises:
             TypeError: The class lacks a name, or what every component of this kind must define.
@@ -128,9 +132,12 @@ class Registry(Generic[C]):
         undefined = {attribute for attribute in cls.__class_vars__ if not hasattr(cls, attribute)}
         if missing := sorted(cls.__abstractmethods__ | undefined):
             raise TypeError(f"the {self.kind} {name!r} ({cls.__name__}) must define {', '.join(missing)}")
-        if name in self._classes:
-            raise ValueError(f"two classes for the {self.kind} {name!r}: {self._classes[name]} and {cls}")
+        known = self._classes.get(name)
+        if known and ("__main__", cls.__qualname__) != (known.__module__, known.__qualname__):
+            raise ValueError(f"two classes for the {self.kind} {name!r}: {known} and {cls}")
         self._classes[name] = cls
+        if self._in_use:
+            _rebuild(Schema)
         return cls
 
     @property
@@ -168,8 +175,19 @@ class Registry(Generic[C]):
                     )
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        self._in_use = True
         choices = {name: handler.generate_schema(cls) for name, cls in sorted(self._classes.items())}
-        return core_schema.tagged_union_schema(choices, discriminator=_name_of)
+        # A process that trains is sent objects, of classes that a notebook's own registry may be alone to know.
+        as_it_is = core_schema.simple_ser_schema("any")
+        return core_schema.tagged_union_schema(choices, discriminator=_name_of, serialization=as_it_is)
+
+
+def _rebuild(schema: type[Schema]) -> None:
+    """Build the schemas below ``schema`` anew, in the order of their definition, as they may hold each other."""
+    for cls in schema.__subclasses__():
+        if not issubclass(cls, Component):
+            cls.model_rebuild(force=True)
+            _rebuild(cls)
 
 
 def _names(cls: type) -> tuple[Any, ...]:
