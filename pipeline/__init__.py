@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.interface import aggregate, attack, from_arrays, load_data, load_results, simulate
-    from pipeline.interface_search import load_search, search
+    from pipeline.interface_search import load_search, search_strength
     from pipeline.report.figures.model import draw_model
 
 __all__ = [
@@ -21,10 +21,14 @@ __all__ = [
     "load_data",
     "load_results",
     "load_search",
-    "search",
+    "search_strength",
     "simulate",
 ]
-ELSEWHERE = {"search": "interface_search", "load_search": "interface_search", "draw_model": "report.figures.model"}
+ELSEWHERE = {
+    "search_strength": "interface_search",
+    "load_search": "interface_search",
+    "draw_model": "report.figures.model",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -274,7 +274,7 @@ def load_data(data: Spec = "digits", **changes: Any) -> Dataset:
     Example:
         >>> digits = load_data("digits")
         >>> digits.train.inputs.shape, digits.test.labels.shape, digits.classes
-        (torch.Size([1223, 1, 8, 8]), torch.Size([359]), 10)
+        (torch.Size([1222, 1, 8, 8]), torch.Size([359]), 10)
     """
     section: Data = parse(Data, {**DEFAULTS["data"], **changes, "source": raw_component(data)}, "data")
     with _data_file(data, section) as path:

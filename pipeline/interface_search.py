@@ -38,7 +38,7 @@ class Searched(NamedTuple):
     confirmation: pd.DataFrame
 
 
-def search(
+def search_strength(
     attack: Spec,
     defences: Specs,
     partition: Spec,
@@ -77,14 +77,14 @@ def search(
 
     Example:
         >>> small = {"steps": 20, "trials": 3, "batch": 3, "seeds": [100], "confirmation_seeds": [200]}
-        >>> trials, confirmation = search("ipm", "mean", "iid", **small)  # doctest: +ELLIPSIS
+        >>> trials, confirmation = search_strength("ipm", "mean", "iid", **small)  # doctest: +ELLIPSIS
         search ipm: mode strength, tpe, 1 x 3 trials x 1 seeds
         ...
         >>> trials[["defence", "trial", "origin", "strength"]]
           defence  trial      origin  strength
         0    mean      0  literature      0.10
-        1    mean      1        grid      0.01
-        2    mean      2        grid    100.00
+        1    mean      1  literature      1.00
+        2    mean      2        grid      0.01
     """
     wanted = {
         "trials": trials,
@@ -150,7 +150,7 @@ def _refuse_what_has_no_file(parameters: Params) -> None:
 
 
 def load_search(study: str, folder: str | Path = ".") -> Searched:
-    """Return the results of one study of a project, as :func:`search` does.
+    """Return the results of one study of a project, as :func:`search_strength` does.
 
     Args:
         study: Its name in params.yaml, such as ``"alie"``.

@@ -20,17 +20,18 @@ ROOMS = [
     {"search"},
     {"report"},
     {"tracking", "interface"},
+    {"interface_search"},
     {"__init__", "__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
-LOOSE = {"__init__", "__main__", "interface"}  # modules that stand in no room
+LOOSE = {"__init__", "__main__", "interface", "interface_search"}  # modules that stand in no room
 BARE = ("core", "data", "attacks", "defences", "simulator")  # what runs on a bare GPU machine
 OWNERS = {
     "mlflow": {"tracking"},
     "optuna": {"search", "report"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
-    "pandas": {"search", "report", "tracking", "interface"},
+    "pandas": {"search", "report", "tracking", "interface", "interface_search"},
     "scipy": {"core.kernels.elementary", "runs.seeds", "report"},
     "numba": {"core.kernels.basis"},
     "sklearn": {"data.sources"},
@@ -39,8 +40,11 @@ OWNERS = {
     "loky": {"runs.pool"},
     "dvc": set(),
     "byzfl": set(),
+    "torchview": {"report"},
+    "torchviz": {"report"},
+    "graphviz": {"report"},
 }
-LATE = {"sklearn", "torchvision"}  # imported inside functions only
+LATE = {"sklearn", "torchvision", "torchview", "torchviz"}  # imported inside functions only
 PACKAGE = ROOT / "pipeline"
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -133,7 +133,7 @@ class Registry(Generic[C]):
         if missing := sorted(cls.__abstractmethods__ | undefined):
             raise TypeError(f"the {self.kind} {name!r} ({cls.__name__}) must define {', '.join(missing)}")
         known = self._classes.get(name)
-        if known and ("__main__", cls.__qualname__) != (known.__module__, known.__qualname__):
+        if known and not known.__module__ == cls.__module__ == "__main__":
             raise ValueError(f"two classes for the {self.kind} {name!r}: {known} and {cls}")
         self._classes[name] = cls
         if self._in_use:
