@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test soak ui clean
+.PHONY: repro test soak ui notebook clean
 
 repro: $(VENV)/installed
 	dvc repro
@@ -22,6 +22,10 @@ ui: $(VENV)/installed
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --host 127.0.0.1 --port 5000 \
 	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///tracking/mlflow.db}"
 
+notebook: $(VENV)/installed-notebooks
+	jupyter lab --no-browser --port=8888 --ServerApp.port_retries=0 \
+	  --ServerApp.allow_origin=https://colab.research.google.com --ServerApp.allow_credentials=True
+
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
@@ -35,4 +39,8 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/installed-tests: pyproject.toml $(VENV)/installed
 	python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/installed-notebooks: pyproject.toml $(VENV)/installed
+	python -m pip install --quiet --editable '.[notebooks]'
 	touch $@

@@ -50,7 +50,7 @@ for panel, image, label in zip(panels, digits.train.inputs.numpy(), digits.train
 # - The attack is ALIE ("a little is enough"). The Byzantine workers look at what the honest ones are about to send,
 #   and all send the same vector: the honest mean, shifted in every coordinate by a multiple of the honest standard
 #   deviation. That multiple is the *strength* of the attack. At its published value the vectors are hard to notice;
-#   we turn it up to 5. The attack `none` is the reference: the same workers, but all of them behave.
+#   we turn it up to 10. The attack `none` is the reference: the same workers, but all of them behave.
 # - The plain mean is what distributed training uses when nobody is suspicious. Against it stands the trimmed mean,
 #   which drops the four largest and the four smallest values of every coordinate. Before that, nearest-neighbour
 #   mixing (`nnm`) replaces each vector by the average of its nearest neighbours.
@@ -58,7 +58,7 @@ for panel, image, label in zip(panels, digits.train.inputs.numpy(), digits.train
 #   distribution; the smaller `alpha` is, the more the workers differ.
 
 # %%
-attacks = {"none": "none", "alie": {"name": "alie", "strength": 5.0}}
+attacks = {"none": "none", "alie": {"name": "alie", "strength": 10.0}}
 defences = ["mean", "nnm + trimmed_mean"]
 final, curves = pipeline.simulate(attacks, defences, {"name": "dirichlet_by_worker", "alpha": 1.0}, seeds=range(3))
 

@@ -17,6 +17,7 @@ from pipeline.core.component import Schema, _rebuild
 from pipeline.core.errors import UserError
 from pipeline.data.dataset import write
 from pipeline.defences.aggregators import AGGREGATORS, Aggregator
+from pipeline.interface import DEFAULTS
 from pipeline.runs import params
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -90,7 +91,8 @@ def test_results(run, tmp_path):
 
 
 @pytest.mark.usefixtures("unregistered")
-def test_new_rule(run):
+def test_new_rule(run, monkeypatch):
+    monkeypatch.setitem(DEFAULTS["training"], "steps", 60)
     found, _, out = run("03_new_rule")
     assert found["passed"] > 100
     assert f"{found['passed']} checks passed" in out
@@ -107,7 +109,8 @@ def test_a_rule_that_breaks_the_contract_is_found_out(run, unregistered, monkeyp
         run("03_new_rule")
 
 
-def test_search(run):
+def test_search(run, monkeypatch):
+    monkeypatch.setitem(DEFAULTS["training"], "steps", 20)
     found, figures, _ = run("04_search")
     assert found["trials"].groupby("defence")["trial"].nunique().tolist() == [12, 12, 12]
     assert len(figures) == 1
