@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -13,15 +14,23 @@ from pathlib import Path
 
 import pytest
 import websocket
-from loopback import answers, started, tunnel, wait_for
+from loopback import answers, ssh_server, started, tunnel, wait_for
+from ruamel.yaml import YAML
 from support import ROOT
 
 COLAB = "https://colab.research.google.com"
 DOCUMENTED = (ROOT / "docs" / "remote.md").read_text()
-RECIPE = subprocess.run(
-    ["make", "-n", "-o", ".venv/installed-notebooks", "notebook"], cwd=ROOT, capture_output=True, text=True, check=True
-).stdout
-COMMAND = shlex.split(RECIPE.replace("\\\n", ""))
+
+
+def dry_run(target):
+    """What ``make`` would run for the target, in an environment that is there."""
+    there = ["-o", ".venv/installed", "-o", ".venv/installed-notebooks"]
+    return subprocess.run(
+        ["make", "-s", "-n", *there, target], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+
+
+COMMAND = shlex.split(dry_run("notebook").replace("\\\n", ""))
 
 
 def test_make_notebook_is_the_documented_command():
@@ -40,9 +49,9 @@ def here(tmp_path):
     return {**kept, **folders, "PATH": path, "HOME": str(tmp_path), "IPYTHONDIR": str(tmp_path / "ipython")}
 
 
-def asked(port, path, method="GET", token=None):
-    """The answer to Colab's browser."""
-    headers = {"Origin": COLAB} | ({"Authorization": f"token {token}"} if token else {})
+def asked(port, path, method="GET", token=None, origin=COLAB):
+    """The answer to the browser that shows a page of ``origin``."""
+    headers = {"Origin": origin} | ({"Authorization": f"token {token}"} if token else {})
     request = urllib.request.Request(f"http://localhost:{port}{path}", method=method, headers=headers)
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read()), answer.headers
@@ -94,3 +103,35 @@ def refused_without_the_token(port):
     for method in ("GET", "POST"):
         with pytest.raises(urllib.error.HTTPError, match="403"):
             asked(port, "/api/kernels", method)
+
+
+def test_mlflow_through_a_tunnel(root, here):
+    if answers(5000):
+        pytest.skip("something else listens on port 5000")
+    recipe = dry_run("ui")
+    with (
+        started("sh", "-c", recipe, cwd=root, env=here, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server,
+        tunnel(root, far=5000) as port,
+    ):
+        wait_for(lambda: answers(5000), server)
+        with urllib.request.urlopen(f"http://localhost:{port}/", timeout=60) as page:
+            assert "MLflow" in page.read().decode()
+        found, _ = asked(port, "/api/2.0/mlflow/experiments/search?max_results=5", origin=f"http://localhost:{port}")
+        assert [experiment["name"] for experiment in found["experiments"]] == ["Default"]
+
+
+def test_a_run_in_tmux_outlives_the_connection(tmp_path):
+    if shutil.which("tmux") is None:
+        pytest.skip("there is no tmux here (apt-get install tmux)")
+    (command,) = re.findall(r"^tmux new -s repro '(.+)'", DOCUMENTED, flags=re.MULTILINE)
+    command = command.replace("make repro", "sleep 0.5; echo finished").replace("repro.log", f"{tmp_path}/repro.log")
+    with ssh_server(tmp_path) as arguments:
+        ssh = ["ssh", *map(str, arguments), f"tmux -S {tmp_path}/socket new -d -s repro {shlex.quote(command)}"]
+        subprocess.run(ssh, check=True, timeout=60)
+    log = tmp_path / "repro.log"
+    wait_for(lambda: log.exists() and log.read_text() == "finished\n")
+
+
+def test_the_skypilot_file_is_one():
+    (text,) = re.findall(r"```yaml\n(.*?)```", DOCUMENTED, flags=re.DOTALL)
+    assert set(YAML(typ="safe").load(text)) == {"name", "workdir", "resources", "setup", "run"}
