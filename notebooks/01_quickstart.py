@@ -93,7 +93,7 @@ for panel, defence in zip(panels, defences, strict=True):
         panel.plot(table.mean(axis=1), color=colour, linewidth=2, label=attack)
     panel.set(title=defence, xlabel="steps done", ylim=(0, 100))
 panels[0].set_ylabel("validation accuracy (%)")
-panels[0].legend(title="attack")
+_ = panels[0].legend(title="attack")
 # %% [markdown]
 # ## The model
 #

@@ -134,7 +134,7 @@ class Undo(TunableAttack):
     strengths: ClassVar[tuple[float, float]] = (0.1, 100.0)
 
     def literature(self, n: int, f: int) -> tuple[float, ...]:
-        return (3.0,)  # the strength that is used when none is given
+        return (10.0,)  # the strength that is used when none is given
 
     def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         sent = -context.strength * context.previous[..., None, :]
@@ -155,7 +155,7 @@ accuracy.round(1)
 
 # %%
 axes = accuracy.T.plot.bar(figsize=(9, 3.5), rot=0, ylabel="test accuracy (%)", ylim=(0, 100))
-axes.legend(ncols=2, loc="lower left")
+_ = axes.legend(ncols=2, loc="lower left")
 # %% [markdown]
 # Three seeds are few: differences of a point or two mean nothing here. How large the intervals are, and which
 # differences are significant, is what the report of `dvc repro` says.

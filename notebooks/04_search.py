@@ -61,7 +61,7 @@ for defence in defences:
     axes.plot(curve["strength"], 100 * curve["degradation"], "o-", label=defence)
 axes.axhline(0, color="grey", linewidth=0.8)
 axes.set(xscale="log", xlabel="strength of ipm", ylabel="degradation (points of validation accuracy)")
-axes.legend()
+_ = axes.legend()
 # %% [markdown]
 # ## Fresh seeds
 #

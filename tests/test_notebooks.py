@@ -98,6 +98,7 @@ def test_new_rule(run, monkeypatch):
     assert f"{found['passed']} checks passed" in out
     assert found["accuracy"].shape == (3, 3)
     assert found["accuracy"].loc["winsorised_mean", "none"] > 80
+    assert found["accuracy"].loc["mean", "undo"] < 50 < found["accuracy"].loc["winsorised_mean", "undo"]
     assert "did you mean 'winsorised_mean'?" in out
 
 
