@@ -137,6 +137,7 @@ def package(tmp_path, monkeypatch):
     def forget():
         sources.imports_of.cache_clear()
         sources.code_hash.cache_clear()
+        sources._module_hash.cache_clear()
 
     def change(file: str, text: str = "CHANGED = 1") -> None:
         path = copy / file
