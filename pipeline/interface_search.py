@@ -20,6 +20,8 @@ from pipeline.runs.params import Params
 from pipeline.runs.tuned import tuned
 from pipeline.search.stage import search_study
 
+UNUSED = (2**32 - 1, 2**32 - 2)  # seeds of the sections that a search does not read, and that must be others
+
 
 class Searched(NamedTuple):
     """What a search tried, and what was confirmed, as two tidy tables.
@@ -107,7 +109,10 @@ def search_strength(
         "studies": {name: {"mode": "strength", "attacks": [name], "space": {name: dict(space)} if space else {}}},
         **_settings(name, list(named), wanted),
     }
-    return _searched(params.validate(raw), name)
+    sections, faults = params.checked(raw)
+    if faults:
+        raise UserError("\n".join(faults))
+    return _searched(Params.model_construct(**sections), name)
 
 
 def _name(label: str) -> str:
@@ -125,11 +130,10 @@ def _settings(study: str, defences: list[str], wanted: Mapping[str, Any]) -> dic
     common = {"defences": defences, "partition": "searched", "sampler_seed": 0}
     search = {**common, **wanted, "studies": [study], "finalists": 1, "transfer": False, "budget_minutes": None}
     tuning = {**common, "defences": [], "attacks": ["none"], "objective": "clean", "learning_rate": [1e-9, 1e9]}
-    tuning |= {"trials": 1, "batch": 1, "sampler": "tpe", "seeds": wanted["seeds"]}
-    seeds = wanted["confirmation_seeds"]
-    grid = {"attacks": ["none"], "defences": defences, "partitions": ["searched"], "seeds": seeds}
+    tuning |= {"trials": 1, "batch": 1, "sampler": "tpe", "seeds": [UNUSED[0]]}
+    grid = {"attacks": ["none"], "defences": defences, "partitions": ["searched"], "seeds": [UNUSED[1]]}
     analysis = {"confidence": 0.95, "half_width": 0.03, "collapse": 0.5, "published": None}
-    return {"search": search, "tuning": tuning, "grid": {**grid, "max_seeds": len(seeds)}, "analysis": analysis}
+    return {"search": search, "tuning": tuning, "grid": {**grid, "max_seeds": 1}, "analysis": analysis}
 
 
 def _searched(parameters: Params, study: str) -> Searched:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from inputs import unequal_vectors
 from ruamel.yaml import YAML
-from support import ROOT, Unwatched, blobs, parameters
+from support import PARAMS, ROOT, Unwatched, blobs, parameters, raw_parameters
+from support import SMALL as SETTINGS
 
 import pipeline
 from pipeline.attacks import ATTACKS, TunableAttack, VectorAttack
@@ -17,7 +18,9 @@ from pipeline.core.errors import UserError
 from pipeline.data.dataset import write
 from pipeline.defences.aggregators import AGGREGATORS
 from pipeline.interface import DEFAULTS, MODEL
+from pipeline.runs import params
 from pipeline.runs.train import train_row
+from pipeline.search.stage import search_study
 
 SMALL = {"workers": 7, "byzantine": 2, "tolerated": 2, "steps": 6, "batch_size": 3, "evaluate_every": 4}
 GRID = {"grid.attacks": ["none", "alie"], "grid.defences": ["median", "nnm_trimmed_mean"], "grid.seeds": [0, 3]}
@@ -160,3 +163,48 @@ def test_importing_the_package_imports_nothing_else():
     )
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == f"{pipeline.__all__} []"
+
+
+def test_a_search_is_that_of_the_stage(tmp_path):
+    """In a project that says the same in params.yaml, the stage finds the same, to the last digit."""
+    found = pipeline.search_strength(
+        "ipm", ["median", "nnm + trimmed_mean"], PARTITION, trials=3, batch=3, seeds=[100], confirmation_seeds=[200],
+        space={"strength": [0.05, 20.0]}, model={"name": "mlp", "hidden": [5]}, **SMALL
+    )  # fmt: skip
+    study = {"mode": "strength", "attacks": ["ipm"], "space": {"ipm": {"strength": [0.05, 20.0]}}}
+    search = {"studies": ["ipm"], "defences": ["median", "nnm_trimmed_mean"], "trials": 3, "batch": 3, "sampler": "tpe"}
+    search |= {"seeds": [100], "confirmation_seeds": [200], "partition": "alpha_03", "transfer": False, "finalists": 1}
+    changes = {f"search.{name}": value for name, value in search.items()}
+    raw = raw_parameters({**SETTINGS, "studies": {"ipm": study}, **changes, "tuning.defences": []})
+    with (tmp_path / "params.yaml").open("w") as file:
+        YAML().dump(raw, file)
+    write(tmp_path / "data" / "dataset.safetensors", pipeline.load_data("digits"))
+    search_study(tmp_path, params.load(tmp_path / "params.yaml"), "ipm")
+    for ours, stored in zip(found, pipeline.load_search("ipm", tmp_path), strict=True):
+        pd.testing.assert_frame_equal(ours, stored, check_exact=True)
+    assert found.trials["strength"].between(0.05, 20).all()
+    assert sorted(found.trials["defence"].unique()) == ["median", "nnm_trimmed_mean"]
+
+
+def test_a_search_tells_every_fault_beforehand(tmp_path):
+    with pytest.raises(UserError, match=r"^stepz: unknown field"):
+        pipeline.search_strength("ipm", "mean", "iid", stepz=3)
+    with pytest.raises(UserError, match=r"^attacks.ipmm.name = 'ipmm': unknown name"):
+        pipeline.search_strength("ipmm", "mean", "iid")
+    with pytest.raises(UserError, match=r"^search.confirmation_seeds: \[3\] also stand in search.seeds"):
+        pipeline.search_strength("ipm", "mean", "iid", seeds=[3], confirmation_seeds=[3])
+    (tmp_path / "params.yaml").write_bytes(PARAMS.read_bytes())
+    with pytest.raises(UserError, match=r"study 'ipmm': not in params\.yaml"):
+        pipeline.load_search("ipmm", tmp_path)
+    with pytest.raises(UserError, match="no such result"):
+        pipeline.load_search("alie", tmp_path)
+
+
+def test_data_are_loaded_as_training_sees_them():
+    digits = pipeline.load_data("digits", split_seed=1)
+    assert digits.shape == (1, 8, 8)
+    assert not torch.equal(digits.train.labels, pipeline.load_data("digits").train.labels)
+    with pytest.raises(UserError, match="did you mean 'digits'"):
+        pipeline.load_data("digit")
+    with pytest.raises(UserError, match="split_sed"):
+        pipeline.load_data("digits", split_sed=1)

@@ -9,7 +9,7 @@ import jupytext
 import matplotlib.pyplot as plt
 import pytest
 from ruamel.yaml import YAML
-from support import ROOT, SMALL, blobs, raw_parameters
+from support import ROOT, SMALL, blobs, cell, raw_parameters
 
 import pipeline
 from pipeline.attacks import ATTACKS
@@ -42,9 +42,9 @@ def run(monkeypatch, tmp_path, capsys):
 
     def execute(name):
         variables = {"__name__": "__main__"}
-        for cell in jupytext.read(NOTEBOOKS / f"{name}.py").cells:
-            if cell.cell_type == "code":
-                exec(compile(cell.source, name, "exec"), variables)
+        for part in jupytext.read(NOTEBOOKS / f"{name}.py").cells:
+            if part.cell_type == "code":
+                exec(compile(part.source, name, "exec"), variables)
         return variables, plt.get_fignums(), capsys.readouterr().out
 
     yield execute
@@ -125,8 +125,8 @@ def test_a_cell_that_defines_a_rule_can_be_run_again():
     """Also after rules have been used: what was built of the rules that there were knows the new one."""
     vectors = blobs().train.inputs.flatten(1)[None, :5]
     source = jupytext.read(NOTEBOOKS / "03_new_rule.py").cells
-    (rule,) = [cell.source for cell in source if "class WinsorisedMean" in cell.source]
-    (imports,) = [cell.source for cell in source if "import pipeline\n" in cell.source]
+    (rule,) = [part.source for part in source if "class WinsorisedMean" in part.source]
+    (imports,) = [part.source for part in source if "import pipeline\n" in part.source]
     with pytest.raises(UserError, match="unknown name"):
         pipeline.aggregate(vectors, 1, "nnm + winsorised_mean")
     found = []
@@ -136,6 +136,17 @@ def test_a_cell_that_defines_a_rule_can_be_run_again():
     assert found[1].allclose(10 * found[0])
     with pytest.raises(ValueError, match="two classes"):
         exec(f"{imports}\n{rule}", {"__name__": "elsewhere"})
+
+
+def test_a_process_that_does_not_know_a_class_describes_its_object(monkeypatch):
+    """It is sent the cell, and the class with it, but registers nothing; a warning would be an error here."""
+    described = cell(defence="median").content()
+    one = cell(defence="median")
+    with monkeypatch.context() as patch:
+        patch.setattr(AGGREGATORS, "_classes", {"mean": AGGREGATORS["mean"]})
+        _rebuild(Schema)
+        assert one.content() == described
+    _rebuild(Schema)
 
 
 @pytest.mark.parametrize("missing", ["dot", "torchview", "torchviz"])
