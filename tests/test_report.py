@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from base64 import b64decode
 
 import numpy as np
 import pandas as pd
@@ -60,6 +61,7 @@ def test_writes_every_output(analysed):
         *(f"reports/{name}.csv" for name in TABLES),
         "reports/partitions.csv",
         "reports/report.md",
+        "reports/report.html",
         *(f"reports/figures/{kind}.{p}.png" for kind in KINDS for p in ("iid", "alpha_03")),
         "reports/figures/literature_and_found.png",
         "reports/figures/strength.sign_flip.png",
@@ -127,6 +129,26 @@ def test_report_names_every_figure_and_no_other(analysed):
     assert sorted(named) == sorted(
         path.relative_to(analysed / "reports").as_posix() for path in (analysed / "reports" / "figures").rglob("*.png")
     )
+
+
+def test_the_page_needs_no_other_file_and_leads_to_every_heading(analysed):
+    reports = analysed / "reports"
+    html, text = (
+        (reports / "report.html").read_text(encoding="utf-8"),
+        (reports / "report.md").read_text(encoding="utf-8"),
+    )
+    references = re.findall(r'(?:src|href)="([^"]*)"|url\(([^)]*)\)', html)
+    assert {re.split("[,/]", address)[0] for address, _ in references if address[0] != "#"} == {
+        "data:image",
+        "data:text",
+    }
+    inside = {b64decode(address.partition(",")[2]) for address, _ in references}
+    assert inside >= {path.read_bytes() for path in reports.glob("figures/**/*.png")}
+    _, *headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    contents = re.findall(r'<li class="level\d"><a href="#([^"]+)">([^<]+)<', html)
+    assert [name for _, name in contents] == headings
+    assert re.findall(r'<h[23] id="([^"]+)">', html) == [anchor for anchor, _ in contents]
+    assert len(dict(contents)) == len(headings)
 
 
 def test_links_of_the_report_exist(analysed):

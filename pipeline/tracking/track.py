@@ -75,7 +75,7 @@ def _track_all(tracker: Tracker, root: Path, params: Params) -> None:
     search_export.export(root / "tracking" / "optuna.db", studies)
     tracker.retire_rows(params.grid.attacks, params.search.studies)
     tracker.publish_analysis(*analysis_run(root / SUMMARY, root / REPORTS))
-    made = [SUMMARY, REPORTS / "report.md", REPORTS / "cells.csv", FIGURES]
+    made = [SUMMARY, REPORTS / "report.md", REPORTS / "report.html", REPORTS / "cells.csv", FIGURES]
     publish_outer(tracker, root, _title(params), params, summary_headlines(root / SUMMARY), list(map(str, made)))
     write_json(root / "tracking" / "imported.json", imported)
 
