@@ -7,7 +7,6 @@ from pipeline.core.paths import DATASET
 from pipeline.data import dataset
 from pipeline.data.dataset import Dataset
 from pipeline.report import analysis, summary
-from pipeline.report.figures import optuna_plots
 from pipeline.report.figures.style import save
 from pipeline.report.findings import Findings, find
 from pipeline.report.page import page
@@ -42,8 +41,6 @@ def write(folder: Path, params: Params, data: Dataset, findings: Findings) -> No
     for name, figure in [named for drawn in pictures.values() for named in drawn.items()]:
         save(figure, folder / "figures" / f"{name}.png")
     names = {kind: list(drawn) for kind, drawn in pictures.items()}
-    by_optuna = [path for study in findings.studies for path in optuna_plots.draw(folder / "figures" / "search", study)]
-    names["optuna"] = [f"search/{path.stem}" for path in by_optuna]
     text = report(params, findings, names)
     write_text(folder / "report.md", text)
     write_text(folder / "report.html", page(text, folder))
