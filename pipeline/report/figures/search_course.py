@@ -64,7 +64,9 @@ def importance(study: StudyResult, partition: str, styles: dict[str, LineStyle])
         axes.set_title(parameter)
     grid[0].set(xlim=(0, 100))
     grid[0].invert_yaxis()
-    figure.suptitle(f"Study {study.name}: what the degradation depends on (fANOVA), partition {partition}")
+    figure.suptitle(
+        f"Study {study.name}: what the degradation depends on (fANOVA), partition {partition}", fontsize=8.5
+    )
     return figure
 
 
