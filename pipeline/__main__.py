@@ -187,7 +187,7 @@ HELP = {
     "list": "print every rule, attack, model, ... with its parameters; list",
     "set": "change params.yaml, keeping its comments; set 'training.steps=50 grid.seeds=[0,1]'",
     "apply": "merge an overlay into params.yaml, keeping the comments there; apply experiments/worst_digits",
-    "record": "add trained cells to ours.csv of a published experiment; record experiments/karimireddy2022",
+    "record": "add trained cells to ours.csv of a published experiment; record experiments/byzfl_f1",
     "compare": "set the results as they stand beside committed or other ones; compare --to HEAD~1",
 }
 
@@ -204,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s [-h] command ...",
         description=f"A stage of dvc.yaml, or a look at its results. Commands, with an example each:\n\n{described}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="`python -m pipeline <command> --help` says the rest; `dvc repro` runs all stages that are not up to date.",
+        epilog="`python -m pipeline <command> --help` says the rest; `dvc repro` runs every stage that is out of date.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command", help=argparse.SUPPRESS)
     for name in STAGES:

@@ -20,6 +20,7 @@ from pipeline.report import report
 from pipeline.report.figures import grid
 from pipeline.report.figures.style import FigureContext, line_styles
 from pipeline.report.findings import find
+from pipeline.report.headline import headline
 from pipeline.report.pictures import draw
 from pipeline.runs import store
 from pipeline.runs.plan import grid_row
@@ -148,6 +149,13 @@ def test_the_page_needs_no_other_file_and_leads_to_every_heading(analysed):
     assert [name for _, name in contents] == headings
     assert re.findall(r'<h[23] id="([^"]+)">', html) == [anchor for anchor, _ in contents]
     assert len(dict(contents)) == len(headings)
+
+
+def test_the_headline_table_of_the_terminal_is_that_of_the_report(analysed):
+    rows = [" ".join(line.split()) for line in headline(analysed).splitlines()]
+    half_width = 100 * 12.7062 * 0.005
+    assert f"alpha_03 krum 90.5 ± {half_width:.1f} ipm literature 2 20.5 ± {half_width:.1f} 70.0 ± 0.0" in rows
+    assert len(rows) == 1 + 2 * 3
 
 
 def test_links_of_the_report_exist(analysed):

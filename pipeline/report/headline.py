@@ -1,6 +1,7 @@
 """The worst case of each defence, for a terminal."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,12 +16,12 @@ def headline(root: Path) -> str:
     Raises:
         OSError: There are no results.
     """
-    worst = pd.read_csv(root / "reports" / "worst_cases.csv")
+    worst: list[dict[Any, Any]] = pd.read_csv(root / "reports" / "worst_cases.csv").to_dict("records")
     rows = [
         (
             *(row["partition"], row["defence"], interval(row, "clean"), row["attack"], row["source"], row["seeds"]),
             *(interval(row, "accuracy"), interval(row, "degradation")),
         )
-        for row in worst.to_dict("records")
+        for row in worst
     ]
     return pd.DataFrame(rows, columns=COLUMNS).to_string(index=False, na_rep="n/a")
