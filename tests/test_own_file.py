@@ -248,7 +248,7 @@ def test_an_unknown_suffix_is_told(name, message, here, capsys):
 
 def test_a_folder_is_no_file(here, capsys):
     (here / "own.npz").mkdir()
-    assert "data.source.path = 'own.npz': no such file" in told(here, capsys, {"name": "file", "path": "own.npz"})
+    assert "data.source.path = 'own.npz': is a folder" in told(here, capsys, {"name": "file", "path": "own.npz"})
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])

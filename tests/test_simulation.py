@@ -317,7 +317,7 @@ def test_the_reported_loss_is_that_of_the_honest_workers():
 
 
 def test_a_run_that_diverges_ends_at_chance_level_without_an_error():
-    changes = {"training.learning_rate": 1e100, "attacks.sign_flip.strength": 100, "training.steps": 12}
+    changes = {"training.learning_rate": 1e38, "attacks.sign_flip.strength": 100, "training.steps": 12}
     cells = [cell("sign_flip", defence, changes=changes) for defence in DEFENCES]
     results = train(cells, DATASET)
     final = results[0].final

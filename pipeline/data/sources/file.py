@@ -85,6 +85,8 @@ class File(Source):
             raise self._fault(f"unknown suffix {self._file.suffix!r}; {allowed(self._file.suffix, READERS)}")
         if not self._file.exists():
             raise self._fault(f"no such file in {root()}")
+        if self._file.is_dir():
+            raise self._fault("is a folder, not a file")
         self._check_hash()
         try:
             arrays = reader(self._file)
