@@ -1,6 +1,7 @@
 """MLflow shows a study as a run, its trials as children, and views of both."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from scipy import stats
 from searched import LOW, study
+from support import ROOT
 from tracked import artifacts, current, ids, names, runs
 
 from pipeline.tracking.runs import EXPERIMENTS, SAVED_VIEW, compared_points
@@ -182,3 +184,12 @@ def test_what_was_found_is_a_view_with_what_confirmed_it(root, tracker):
         told["confirmed_degradation_half_width"] = half_width
         assert {name: run.data.metrics[name] for name in told} == pytest.approx(told)
         assert run.data.params["trial"] == str(own["trial"].iloc[0])
+
+
+@pytest.mark.parametrize("name", ["README.md", "Makefile"])
+def test_addresses_lead_to_saved_views(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    addresses = re.findall(r"/(\d)/runs\?workflowType=machine_learning&viewStateShareKey=(\w+)", text)
+    assert {("1", "worst"), ("1", "current"), ("2", "found")} <= set(addresses)
+    stages = dict(enumerate(EXPERIMENTS, start=1))  # as a new database numbers them
+    assert [key for number, key in addresses if key not in EXPERIMENTS[stages[int(number)]].views] == []
