@@ -5,8 +5,12 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 .PHONY: repro test soak ui notebook clean
 
+VIEWS := http://127.0.0.1:5000/\#/experiments
+
 repro: $(VENV)/installed
 	dvc repro
+	@python -m pipeline headline
+	@echo 'MLflow: make ui; commands: source $(VENV)/bin/activate, then python -m pipeline --help'
 	@python -m pipeline compare | tail -n 2
 
 test: $(VENV)/installed-tests
@@ -19,7 +23,13 @@ soak: $(VENV)/installed-tests
 	SOAK=1 OMP_NUM_THREADS=1 pytest -n 0 -m soak tests/soak
 
 ui: $(VENV)/installed
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --host 127.0.0.1 --port 5000 \
+	@printf '%s\n    %s\n' \
+	  'the worst attack of each defence' '$(VIEWS)/1/runs?workflowType=machine_learning&viewStateShareKey=worst' \
+	  'the whole grid' '$(VIEWS)/1/runs?workflowType=machine_learning&viewStateShareKey=current' \
+	  'what the search found' '$(VIEWS)/2/runs?workflowType=machine_learning&viewStateShareKey=found' \
+	  'the studies' '$(VIEWS)/2/runs?workflowType=machine_learning&viewStateShareKey=current' \
+	  'the report' '$(VIEWS)/3/runs?workflowType=machine_learning&viewStateShareKey=current'
+	@MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --host 127.0.0.1 --port 5000 \
 	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///tracking/mlflow.db}"
 
 notebook: $(VENV)/installed-notebooks
@@ -31,10 +41,12 @@ clean:
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@echo "making an environment in $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	python -m pip install --quiet --editable .
+	@echo "installing the packages of pyproject.toml: some minutes, 6 GB with torch"
+	python -m pip install --editable .
 	touch $@
 
 $(VENV)/installed-tests: pyproject.toml $(VENV)/installed

@@ -147,6 +147,12 @@ def _announce(parameters: params.Params, stage: str) -> None:
     print(forecast.announced(parameters, stage), flush=True)
 
 
+def _headline(here: Path) -> None:
+    from pipeline.report.headline import headline
+
+    print(headline(here))
+
+
 def _list(as_page: bool) -> None:
     from pipeline.runs import catalogue
 
@@ -167,29 +173,61 @@ def _compare(here: Path, to: str) -> int:
     return compare(here, to)
 
 
+HELP = {
+    "download": "fetch the raw files of the source; download",
+    "prepare": "split and normalise the data; prepare",
+    "tune": "choose the learning rate of a defence, on validation data; tune krum",
+    "train": "train every defence under an attack; train ipm",
+    "references": "train the honest workers alone, and the worst rows for longer; references",
+    "search": "search for what hurts each defence most; search alie",
+    "analysis": "make tables, figures and the report of all results; analysis",
+    "track": "put all results into MLflow; track",
+    "plan": "tell the cells, steps, memory and minutes of a whole `dvc repro`; plan",
+    "headline": "print the worst case of each defence; headline",
+    "list": "print every rule, attack, model, ... with its parameters; list",
+    "set": "change params.yaml, keeping its comments; set 'training.steps=50 grid.seeds=[0,1]'",
+    "apply": "merge an overlay into params.yaml, keeping the comments there; apply experiments/worst_digits",
+    "record": "add trained cells to ours.csv of a published experiment; record experiments/byzfl_f1",
+    "compare": "set the results as they stand beside committed or other ones; compare --to HEAD~1",
+}
+
+
+def _described(name: str) -> str:
+    line, example = HELP[name].rsplit("; ", 1)
+    return f"  {name:<11} {line}\n{'':14}python -m pipeline {example}"
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description="One stage of the pipeline; see dvc.yaml.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    described = "\n".join(map(_described, HELP))
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline",
+        usage="%(prog)s [-h] command ...",
+        description=f"A stage of dvc.yaml, or a look at its results. Commands, with an example each:\n\n{described}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="`python -m pipeline <command> --help` says the rest; `dvc repro` runs every stage that is out of date.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command", help=argparse.SUPPRESS)
     for name in STAGES:
         command = commands.add_parser(name)
         if name in ROWS:
             command.add_argument("row", help=f"a name in {ROWS[name]} of params.yaml")
         if name == "track":
             command.add_argument("row", nargs="?", metavar="stage", help="train@<attack> or search@<study>, that alone")
-    commands.add_parser("plan", help="tell the cells, steps, memory and minutes of a whole `dvc repro`")
-    catalogue = commands.add_parser("list", help="print every rule, attack, model, ... with its parameters")
+    commands.add_parser("plan")
+    commands.add_parser("headline")
+    catalogue = commands.add_parser("list")
     catalogue.add_argument("--markdown", action="store_true", help="the page docs/catalogue.md")
-    change = commands.add_parser("set", help="change params.yaml, keeping its comments")
+    change = commands.add_parser("set")
     change.add_argument("changes", help="blank-separated path=value, e.g. 'training.steps=50 grid.seeds=[0,1]'")
-    overlay = commands.add_parser("apply", help="merge an overlay into params.yaml, keeping the comments there")
+    overlay = commands.add_parser("apply")
     overlay.add_argument(
         "overlay",
         type=Path,
         help="a folder of experiments/, or a YAML file; start from the committed file (git checkout params.yaml)",
     )
-    recording = commands.add_parser("record", help="add trained cells to ours.csv of a published experiment")
+    recording = commands.add_parser("record")
     recording.add_argument("experiment", type=Path, help="a folder of experiments/, applied")
-    comparison = commands.add_parser("compare", help="the results as they stand beside committed or other ones")
+    comparison = commands.add_parser("compare")
     comparison.add_argument("--to", default="HEAD", help="a git revision, or a folder with results (default HEAD)")
     return parser
 
@@ -204,6 +242,8 @@ def _run(arguments: argparse.Namespace, here: Path) -> int:
         edit.apply(path, arguments.overlay)
     elif arguments.command == "record":
         _record(here, params.load(path), arguments.experiment)
+    elif arguments.command == "headline":
+        _headline(here)
     elif arguments.command == "list":
         _list(arguments.markdown)
     elif arguments.command == "plan":

@@ -75,7 +75,7 @@ def search(root, name="ipm", mode="strength", key="a" * 16, picture=b"\x89PNG"):
     (folder / "study.json").write_text("{}")
     (root / f"strength.{name}.png").write_bytes(picture)
     found = study(name, mode, defences=("mean", "krum"), trials=3, key=key)
-    return study_runs(found, folder, [root / f"strength.{name}.png"])
+    return study_runs(found, folder, [root / f"strength.{name}.png"], 0.95)
 
 
 def analysis(root, accuracy):

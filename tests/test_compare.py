@@ -99,7 +99,7 @@ def test_everything_identical(project):
     code, printed = run(project)
     assert code == 0
     assert printed.out.splitlines()[-2:] == [
-        "report: reports/report.md",
+        "report: reports/report.html",
         "compare: reproduced: 5 of 5 rows identical to HEAD",
     ]
     assert counts(printed.out) == {
@@ -230,5 +230,5 @@ def test_make_repro_ends_with_the_report_and_the_verdict_and_does_not_fail(accur
     last = recipe[-1].removeprefix("\t@")
     ran = subprocess.run(["sh", "-c", last], cwd=project, env=environment, capture_output=True, text=True, check=True)
     report, line = ran.stdout.splitlines()
-    assert report == "report: reports/report.md"
+    assert report == "report: reports/report.html"
     assert line.startswith("compare: reproduced: 5 of 5" if accuracy == 0.1 else "compare: NOT reproduced: 3 of 5")

@@ -1,6 +1,9 @@
 """The command line: stages, messages without a traceback, and stages that end with their ``dvc``."""
 
+import argparse
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -175,3 +178,18 @@ def test_a_stage_ends_with_its_dvc_and_lives_on_without_one(under_dvc, between, 
             for process in [stage, *shells]:
                 if process.is_running():
                     process.kill()
+
+
+def test_help_describes_every_command_with_an_example_that_is_one(capsys):
+    parser = command_line._parser()
+    assert set(command_line.STAGES) < set(command_line.HELP)
+    for name, text in command_line.HELP.items():
+        example = shlex.split(text.rsplit("; ", 1)[1])
+        assert example[0] == parser.parse_args(example).command == name
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    told = capsys.readouterr().out
+    offered = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    assert set(offered[0].choices) == set(command_line.HELP)
+    assert all(f"  {name} " in told for name in command_line.HELP)
+    assert [path for path in re.findall("experiments/[a-z0-9_]+", told) if not (ROOT / path).exists()] == []

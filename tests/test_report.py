@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from base64 import b64decode
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,10 @@ from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
 from pipeline.data.dataset import data_hash, write
 from pipeline.report import report
-from pipeline.report.figures import grid, optuna_plots
+from pipeline.report.figures import grid
 from pipeline.report.figures.style import FigureContext, line_styles
 from pipeline.report.findings import find
+from pipeline.report.headline import headline
 from pipeline.report.pictures import draw
 from pipeline.runs import store
 from pipeline.runs.plan import grid_row
@@ -50,7 +52,6 @@ def root(analysed, tmp_path):
 def no_figures(monkeypatch):
     """Saves the seconds that drawing takes, where only text and tables matter."""
     monkeypatch.setattr(report, "draw", undrawn)
-    monkeypatch.setattr(optuna_plots, "draw", lambda *_: [])
 
 
 def test_writes_every_output(analysed):
@@ -60,15 +61,16 @@ def test_writes_every_output(analysed):
         *(f"reports/{name}.csv" for name in TABLES),
         "reports/partitions.csv",
         "reports/report.md",
+        "reports/report.html",
         *(f"reports/figures/{kind}.{p}.png" for kind in KINDS for p in ("iid", "alpha_03")),
         "reports/figures/literature_and_found.png",
         "reports/figures/strength.sign_flip.png",
         "reports/figures/strength.alie.png",
         "reports/figures/transfer.sign_flip.png",
         "reports/figures/transfer.alie.png",
-        "reports/figures/search/history.sign_flip.png",
-        "reports/figures/search/history.alie.png",
-        *(f"reports/figures/search/importance.alie.{d}.png" for d in ("mean", "krum")),  # its sign varies, too
+        "reports/figures/history.sign_flip.png",
+        "reports/figures/history.alie.png",
+        "reports/figures/importance.alie.png",  # its sign varies, too
     }
     plots = {path.stem for path in (analysed / "reports" / "plots").iterdir()}
     assert plots == {f"{p}.{a}" for p in ("iid", "alpha_03") for a in ("none", "sign_flip", "ipm")}
@@ -127,6 +129,33 @@ def test_report_names_every_figure_and_no_other(analysed):
     assert sorted(named) == sorted(
         path.relative_to(analysed / "reports").as_posix() for path in (analysed / "reports" / "figures").rglob("*.png")
     )
+
+
+def test_the_page_needs_no_other_file_and_leads_to_every_heading(analysed):
+    reports = analysed / "reports"
+    html, text = (
+        (reports / "report.html").read_text(encoding="utf-8"),
+        (reports / "report.md").read_text(encoding="utf-8"),
+    )
+    references = re.findall(r'(?:src|href)="([^"]*)"|url\(([^)]*)\)', html)
+    assert {re.split("[,/]", address)[0] for address, _ in references if address[0] != "#"} == {
+        "data:image",
+        "data:text",
+    }
+    inside = {b64decode(address.partition(",")[2]) for address, _ in references}
+    assert inside >= {path.read_bytes() for path in reports.glob("figures/**/*.png")}
+    _, *headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    contents = re.findall(r'<li class="level\d"><a href="#([^"]+)">([^<]+)<', html)
+    assert [name for _, name in contents] == headings
+    assert re.findall(r'<h[23] id="([^"]+)">', html) == [anchor for anchor, _ in contents]
+    assert len(dict(contents)) == len(headings)
+
+
+def test_the_headline_table_of_the_terminal_is_that_of_the_report(analysed):
+    rows = [" ".join(line.split()) for line in headline(analysed).splitlines()]
+    half_width = 100 * 12.7062 * 0.005
+    assert f"alpha_03 krum 90.5 ± {half_width:.1f} ipm literature 2 20.5 ± {half_width:.1f} 70.0 ± 0.0" in rows
+    assert len(rows) == 1 + 2 * 3
 
 
 def test_links_of_the_report_exist(analysed):

@@ -19,7 +19,7 @@ PARAMS = parameters({**GRID, "search.studies": ["ipm"]})
 PICTURES = {
     **{kind: [f"{kind}.iid"] for kind in ("labels", "heatmap", "curves")},
     **{"literature_and_found": ["literature_and_found"], "strength": ["strength.ipm"], "front": ["front.stealth"]},
-    **{"breakdown": ["breakdown.b"], "transfer": ["transfer.ipm"], "optuna": ["search/history.ipm"]},
+    **{"breakdown": ["breakdown.b"], "transfer": ["transfer.ipm"], "course": ["history.ipm"]},
 }
 
 

@@ -10,7 +10,6 @@ from support import blobs, parameters
 
 from pipeline.core.files import write_json
 from pipeline.report import report, summary
-from pipeline.report.figures import optuna_plots
 from pipeline.report.figures.distributions import distributions
 from pipeline.report.figures.style import FigureContext, line_styles
 from pipeline.report.findings import computed
@@ -147,7 +146,6 @@ def test_summary_has_what_others_quote_and_metrics_are_part_of_it(findings):
 
 def test_what_is_written_can_be_compared(findings, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "draw", lambda *_: {})
-    monkeypatch.setattr(optuna_plots, "draw", lambda *_: [])
     report.write(tmp_path / "reports", PARAMS, DATA, findings)
     rows = summary.grid_rows(findings.tables, "alpha_03")
     write_json(tmp_path / "results" / "summary.json", summary.summary(rows, findings.tables))

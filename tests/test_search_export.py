@@ -5,20 +5,23 @@ import os
 import sqlite3
 from contextlib import closing
 
-import matplotlib
 import optuna
 import pytest
 from fabricated import Training, hump
+from matplotlib.colors import to_hex
 from support import parameters
 from test_search import SETTINGS, searched
 from test_search_modes import BREAKDOWN, STEALTH, WORST
 
-from pipeline.report.figures.optuna_plots import draw
+from pipeline.report.figures.search_course import importance
+from pipeline.report.figures.style import line_styles
 from pipeline.report.search_export import export
 from pipeline.report.search_results import read_study
 
 BOTH_SIDES = {"studies.alie": {"mode": "strength", "attacks": ["alie"]}, "threat": WORST["threat"]}
 STUDIES = {"ipm": {}, "alie": BOTH_SIDES, "worst": WORST, "hidden": STEALTH, "curve": BREAKDOWN}
+
+STYLES = line_styles(["krum", "median"])
 
 
 def damage(cell) -> float:
@@ -114,13 +117,12 @@ def test_a_damaged_database_is_written_anew(kind, tmp_path, monkeypatch, capsys)
     assert capsys.readouterr().err.count("tracking/optuna.db: damaged (") == (kind in ("cut", "text", "a folder"))
 
 
-def test_the_plots_are_drawn_and_leave_the_style_alone(result, tmp_path):
-    matplotlib.use("agg")
-    style = dict(matplotlib.rcParams)
-    drawn = draw(tmp_path, result)
-    assert dict(matplotlib.rcParams) == style
-    histories = {"curve": ["history.curve.krum.png", "history.curve.median.png"]}
-    expected = histories.get(result.name, [f"history.{result.name}.png"])
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
-    several = ["importance.alie.median.png", "importance.alie.krum.png"] if result.name == "alie" else []
-    assert sorted(path.name for path in drawn) == sorted(expected + several)
+def test_a_bar_is_what_a_parameter_explains_in_the_colour_of_the_defence(result):
+    figure = importance(result, "alpha_03", STYLES)
+    assert (figure is None) == (result.name != "alie")  # the only study in which two parameters vary in every trial
+    if figure is not None:
+        bars = [axes.patches for axes in figure.axes]
+        assert [axes.get_title() for axes in figure.axes] == ["strength", "sign"]
+        assert [[to_hex(bar.get_facecolor()).upper() for bar in own] for own in bars] == [["#0072B2", "#D55E00"]] * 2
+        assert [sum(bar.get_width() for bar in both) for both in zip(*bars, strict=True)] == pytest.approx([100, 100])
+        assert "Study alie" in figure.get_suptitle()

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.patches import Rectangle
 from searched import DEFENCES, SETTINGS, studies, study
 
-from pipeline.report.figures import search_confirmed, search_trials
+from pipeline.report.figures import search_confirmed, search_course, search_trials
 from pipeline.report.figures.search_trials import Axis
 from pipeline.report.figures.style import FigureContext, line_styles
 from pipeline.report.pictures import draw_search
@@ -65,7 +65,22 @@ def test_every_mode_has_its_pictures(made, tables):
         "front": ["front.stealth"],
         "breakdown": ["breakdown.breakdown"],
         "transfer": ["transfer.sign_flip", "transfer.ipm"],
+        "course": [f"history.{name}" for name in ("sign_flip", "ipm", "worst", "stealth", "breakdown")],
     }
+
+
+def test_a_history_is_the_worst_so_far_in_the_look_of_the_defence():
+    figure = search_course.history(study("ipm"), "alpha_03", STYLES)
+    lines = {line.get_color(): line for line in figure.axes[0].lines if line.get_drawstyle() == "steps-post"}
+    trials = study("ipm").trials.query("defence == 'krum'").groupby("trial")["degradation"].mean()
+    krum = lines[STYLES["krum"].color]
+    assert list(krum.get_ydata()) == pytest.approx(list(100 * trials.cummax()))
+    assert list(krum.get_xdata()) == list(range(1, 25))
+    assert len(lines) == len(DEFENCES)
+    assert "Study ipm" in figure.get_suptitle()
+    assert legend(figure) == [*DEFENCES, "trial"]
+    short = replace(study("ipm"), trials=study("ipm").trials.query("trial < 2"))
+    assert search_course.history(short, "alpha_03", STYLES) is None
 
 
 def test_strengths_mark_trials_published_and_confirmed_values(tables):

@@ -54,7 +54,7 @@ def test_cells_and_records_are_grouped_over_seeds_in_order():
 def test_a_run_holds_parameters_curves_and_final_metrics(root, tracker):
     records = row(params())
     tracker.publish_row("ipm", records)
-    status, parameter, tags, history, files, inputs = described(root)["krum | ipm | alpha_03"]
+    status, parameter, tags, history, files, inputs = described(root)["ipm | krum | alpha_03"]
     krum = [found for found in records if found.planned.defence == "krum"]
     accuracy = np.array([found.final["test_accuracy"] for found in krum])
     assert status == "FINISHED"
@@ -110,10 +110,10 @@ def test_a_group_split_over_batches_is_published_at_the_end(root, tracker):
     records = row(params())
     live = live_row(tracker, records)
     train(live, records[:4])  # mean, and one seed of krum
-    assert names(children(root)) == ["mean | ipm | alpha_03"]
+    assert names(children(root)) == ["ipm | mean | alpha_03"]
     train(live, records[4:])
     live.finish(records)
-    assert names(children(root)) == ["krum | ipm | alpha_03", "mean | ipm | alpha_03"]
+    assert names(children(root)) == ["ipm | krum | alpha_03", "ipm | mean | alpha_03"]
 
 
 def test_publishing_again_changes_nothing(root, tracker):
@@ -131,8 +131,8 @@ def test_publishing_again_changes_nothing(root, tracker):
 def test_a_dropped_defence_stays_but_is_not_current(root, tracker):
     tracker.publish_row("ipm", row(params()))
     tracker.publish_row("ipm", row(params(defences=["mean"])))
-    assert names(children(root)) == ["krum | ipm | alpha_03", "mean | ipm | alpha_03"]
-    assert names(current(runs(root))) == ["mean | ipm | alpha_03", "train ipm"]
+    assert names(children(root)) == ["ipm | krum | alpha_03", "ipm | mean | alpha_03"]
+    assert names(current(runs(root))) == ["ipm | mean | alpha_03", "train ipm"]
 
 
 def test_changed_content_is_a_new_run_and_comes_back_as_the_old_one(root, tracker):
@@ -289,7 +289,7 @@ def test_processes_at_once_on_a_new_database_lose_nothing(tmp_path):
     assert outputs == ["", ""]
     assert [process.returncode for process in started] == [0, 0]
     assert names(runs(tmp_path)) == sorted(
-        [f"{defence} | {attack} | alpha_03" for defence in ("mean", "krum") for attack in ("none", "ipm")]
+        [f"{attack} | {defence} | alpha_03" for defence in ("mean", "krum") for attack in ("none", "ipm")]
         + ["train none", "train ipm"]
     )
     assert {run.info.status for run in runs(tmp_path)} == {"FINISHED"}

@@ -168,4 +168,4 @@ def test_150_and_300_steps_stand_side_by_side(root):
     steps = {(run.data.params["training.steps"], run.data.tags["current"]) for run in children(root)}
     assert steps == {("7", "false"), ("14", "true")}
     found = MlflowClient(uri(root)).search_runs([children(root)[0].info.experiment_id], "tags.current = 'true'")
-    assert names(found) == ["krum | ipm | alpha_03", "mean | ipm | alpha_03", "train ipm"]
+    assert names(found) == ["ipm | krum | alpha_03", "ipm | mean | alpha_03", "train ipm"]

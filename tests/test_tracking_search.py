@@ -1,17 +1,28 @@
 """MLflow shows a study as a run, its trials as children, and views of both."""
 
 import json
+import re
 
+import pandas as pd
 import pytest
 from made_up import DATA_HASH, params, row, search
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
+from scipy import stats
 from searched import LOW, study
+from support import ROOT
 from tracked import artifacts, current, ids, names, runs
 
-from pipeline.tracking.runs import EXPERIMENTS, VIEW
+from pipeline.tracking.runs import EXPERIMENTS, SAVED_VIEW, compared_points
 from pipeline.tracking.store import uri
 from pipeline.tracking.tracker import Tracker
+
+COMPARISON = pd.DataFrame(
+    {
+        **{"attack": ["ipm", "ipm", "none"], "defence": ["krum", "mean", "mean"], "partition": "alpha_03", "seeds": 3},
+        **{"accuracy_half_width": 0.02, "degradation": [0.5, 0.25, 0.0], "degradation_half_width": 0.01},
+    }
+)
 
 
 def test_a_study_is_a_run_and_a_child_for_every_trial(root, tracker):
@@ -43,7 +54,9 @@ def test_a_study_is_a_run_and_a_child_for_every_trial(root, tracker):
 def test_trials_have_the_same_numbers_so_that_they_can_be_compared(root, tracker):
     tracker.publish_search("ipm", search(root))
     trials = [run for run in runs(root, "search") if "mlflow.parentRunId" in run.data.tags]
-    assert len({frozenset(run.data.metrics) for run in trials}) == 1
+    found = {run.info.run_id for run in trials if run.data.tags["found"] == "true"}
+    assert len(found) == 2
+    assert len({frozenset(run.data.metrics) for run in trials if run.info.run_id not in found}) == 1
     assert len({frozenset(run.data.params) for run in trials}) == 1
     (run,) = [run for run in trials if (run.data.params["defence"], run.data.params["trial"]) == ("krum", "2")]
     rows = study("ipm", defences=("mean", "krum"), trials=3).trials.query("defence == 'krum' and trial == 2")
@@ -96,27 +109,28 @@ def test_studies_that_are_no_longer_made_are_not_current(root, tracker):
     assert len(runs(root, "search")) == 14
 
 
-def _columns(experiment):
-    kinds = [column.rstrip("`").split(".`") for column in experiment.columns]
+def _columns(view):
+    kinds = [column.rstrip("`").split(".`") for column in view.columns]
     return {kind: {name for of, name in kinds if of == kind} for kind in ("metrics", "params", "tags")}
 
 
 def _view(root, stage, name):
     experiment = MlflowClient(uri(root)).get_experiment_by_name(EXPERIMENTS[stage].name)
-    return json.loads(json.loads(experiment.tags[f"{VIEW}{name}"])["state"])
+    return json.loads(json.loads(experiment.tags[f"{SAVED_VIEW}{name}"])["state"])
 
 
 @pytest.mark.parametrize("stage", ["train", "search"])
 def test_saved_views_show_what_the_runs_hold(root, tracker, stage):
     tracker.publish_row("ipm", row(params()))
+    tracker.publish_comparison(compared_points(COMPARISON), [])
     tracker.publish_search("ipm", search(root))
-    shown = _columns(EXPERIMENTS[stage])
+    shown = _columns(EXPERIMENTS[stage].views["current"])
     run = next(run for run in runs(root, stage) if (stage == "train") == ("mlflow.parentRunId" in run.data.tags))
     assert shown["metrics"]
     assert shown["metrics"] <= run.data.metrics.keys()
     assert shown["params"] <= run.data.params.keys()
     assert shown["tags"] <= run.data.tags.keys()
-    assert _view(root, stage, "current")["selectedColumns"] == list(EXPERIMENTS[stage].columns)
+    assert _view(root, stage, "current")["selectedColumns"] == list(EXPERIMENTS[stage].views["current"].columns)
 
 
 def test_filters_of_the_saved_views_find_their_runs(root, tracker):
@@ -132,3 +146,50 @@ def test_filters_of_the_saved_views_find_their_runs(root, tracker):
     parallel = view["compareRunCharts"][0]
     assert set(parallel["selectedParams"]) <= trials[0].data.params.keys()
     assert set(parallel["selectedMetrics"]) <= trials[0].data.metrics.keys()
+
+
+def _seen(root, stage, name):
+    """The runs of a saved view, in its order."""
+    view = _view(root, stage, name)
+    order = f"{view['orderByKey']} {'ASC' if view['orderByAsc'] else 'DESC'}"
+    return MlflowClient(uri(root)).search_runs(
+        [runs(root, stage)[0].info.experiment_id], view["searchFilter"], order_by=[order]
+    )
+
+
+def test_the_worst_attack_of_each_defence_is_a_view(root, tracker):
+    for attack in ("none", "ipm"):
+        tracker.publish_row(attack, row(params(), attack))
+    group = ("ipm", "krum", "alpha_03")
+    tracker.publish_comparison(compared_points(COMPARISON), [("ipm", "mean", "alpha_03")])
+    tracker.publish_comparison(compared_points(COMPARISON), [group])
+    assert len(_seen(root, "train", "current")) == 4
+    (worst,) = _seen(root, "train", "worst")
+    assert (worst.data.tags["attack"], worst.data.tags["defence"], worst.data.tags["partition"]) == group
+    told = {"degradation": 0.5, "degradation_half_width": 0.01, "test_accuracy_half_width": 0.02, "seeds": 3.0}
+    assert told.items() <= worst.data.metrics.items()
+
+
+def test_what_was_found_is_a_view_with_what_confirmed_it(root, tracker):
+    tracker.publish_search("ipm", search(root))
+    confirmed = study("ipm", defences=("mean", "krum"), trials=3).confirmation.query("candidate == 'found'")
+    means = confirmed.groupby("defence")[["attacked_accuracy", "degradation"]].mean()
+    seen = _seen(root, "search", "found")
+    assert [run.data.tags["defence"] for run in seen] == list(means["degradation"].sort_values()[::-1].index)
+    for run in seen:
+        accuracy, degradation = means.loc[run.data.tags["defence"]]
+        own = confirmed[confirmed["defence"] == run.data.tags["defence"]]
+        half_width = stats.t.ppf(0.975, len(own) - 1) * stats.sem(own["degradation"])
+        told = {"confirmed_accuracy": accuracy, "confirmed_degradation": degradation, "seeds": len(own)}
+        told["confirmed_degradation_half_width"] = half_width
+        assert {name: run.data.metrics[name] for name in told} == pytest.approx(told)
+        assert run.data.params["trial"] == str(own["trial"].iloc[0])
+
+
+@pytest.mark.parametrize("name", ["README.md", "Makefile"])
+def test_addresses_lead_to_saved_views(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    addresses = re.findall(r"/(\d)/runs\?workflowType=machine_learning&viewStateShareKey=(\w+)", text)
+    assert {("1", "worst"), ("1", "current"), ("2", "found")} <= set(addresses)
+    stages = dict(enumerate(EXPERIMENTS, start=1))  # as a new database numbers them
+    assert [key for number, key in addresses if key not in EXPERIMENTS[stages[int(number)]].views] == []

@@ -69,7 +69,7 @@ def compare(root: Path, to: str) -> int:
         ours, theirs = read_both(here, there)
         rows = {key: judge(key, ours, theirs) for key in theirs | ours}
         lines = [f"The results here beside those of {to}", "", *_counts(rows), *_details(rows, ours, theirs)]
-        lines += ["", *_machines(here, there), "", "report: reports/report.md"]
+        lines += ["", *_machines(here, there), "", "report: reports/report.html"]
         print("\n".join([*lines, _verdict(rows, to, _same_question(here, there))]))
     return int(_fails(rows))
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from pipeline.data.dataset import Dataset
 from pipeline.report import heterogeneity
-from pipeline.report.figures import grid, search_confirmed, search_trials
+from pipeline.report.figures import grid, search_confirmed, search_course, search_trials
 from pipeline.report.figures.distributions import distributions
 from pipeline.report.figures.partitions import label_map
 from pipeline.report.figures.style import FigureContext, line_styles
@@ -21,7 +21,7 @@ Figures = Mapping[str, Figure]  # by file name, without its ending
 
 
 def draw(params: Params, data: Dataset, findings: Findings) -> dict[str, Figures]:
-    """Return every figure but Optuna's own, by kind."""
+    """Return every figure, by kind."""
     chance = 1 / params.data.source.format.classes
     context = FigureContext(line_styles(params.defences), chance, params.analysis.confidence, params.training.steps)
     tables, partitions = findings.tables, params.grid.partitions
@@ -65,6 +65,7 @@ def draw_search(
         "front": of_mode("stealth", _fronts),
         "breakdown": of_mode("breakdown", _breakdowns),
         "transfer": dict(_transfers(search)),
+        "course": dict(named for study in studies for named in _courses(study, partition, context)),
     }
 
 
@@ -108,6 +109,13 @@ def _transfers(search: SearchTables) -> Iterator[tuple[str, Figure]]:
     for study, rows in search.transfer.groupby("study", sort=False):
         title = f"Mean degradation (points) under a strength found for another defence, study {study}"
         yield f"transfer.{study}", search_confirmed.transfer_heatmap(rows, title)
+
+
+def _courses(study: StudyResult, partition: str, context: FigureContext) -> Iterator[tuple[str, Figure]]:
+    for draw in (search_course.history, search_course.importance):
+        figure = draw(study, partition, context.styles)
+        if figure is not None:
+            yield f"{draw.__name__}.{study.name}", figure
 
 
 def _of(table: pd.DataFrame, study: StudyResult) -> pd.DataFrame:

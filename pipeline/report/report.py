@@ -7,9 +7,9 @@ from pipeline.core.paths import DATASET
 from pipeline.data import dataset
 from pipeline.data.dataset import Dataset
 from pipeline.report import analysis, summary
-from pipeline.report.figures import optuna_plots
 from pipeline.report.figures.style import save
 from pipeline.report.findings import Findings, find
+from pipeline.report.page import page
 from pipeline.report.pictures import draw
 from pipeline.report.report_text import report
 from pipeline.report.tables import table_files
@@ -35,15 +35,15 @@ def analyse(root: Path, params: Params) -> None:
 
 
 def write(folder: Path, params: Params, data: Dataset, findings: Findings) -> None:
-    """Write tables, figures and report.md into ``folder``."""
+    """Write tables, figures, report.md and report.html into ``folder``."""
     _write_tables(folder, findings)
     pictures = draw(params, data, findings)
     for name, figure in [named for drawn in pictures.values() for named in drawn.items()]:
         save(figure, folder / "figures" / f"{name}.png")
     names = {kind: list(drawn) for kind, drawn in pictures.items()}
-    by_optuna = [path for study in findings.studies for path in optuna_plots.draw(folder / "figures" / "search", study)]
-    names["optuna"] = [f"search/{path.stem}" for path in by_optuna]
-    write_text(folder / "report.md", report(params, findings, names))
+    text = report(params, findings, names)
+    write_text(folder / "report.md", text)
+    write_text(folder / "report.html", page(text, folder))
 
 
 def _write_tables(folder: Path, findings: Findings) -> None:

@@ -18,7 +18,7 @@ from pipeline.runs.params import Params
 from pipeline.runs.plan import resolved
 
 GRID = ("labels", "heatmap", "distributions", "curves", "tuning")
-SEARCH = ("literature_and_found", "strength", "front", "breakdown", "transfer", "optuna")
+SEARCH = ("literature_and_found", "strength", "front", "breakdown", "transfer", "course")
 
 
 def report(params: Params, findings: Findings, pictures: Mapping[str, Sequence[str]]) -> str:

@@ -18,51 +18,88 @@ from pipeline.runs.store import Record
 from pipeline.simulator.metrics import EVALUATION_METRICS, FINAL_METRICS, STEP_METRICS
 
 
+class View(NamedTuple):
+    """A saved view of an experiment's runs: a filter, the columns, and the metric by which the runs are sorted."""
+
+    title: str
+    columns: tuple[str, ...]
+    conditions: tuple[str, ...]
+    order: str = ""
+    ascending: bool = True
+
+
 class Experiment(NamedTuple):
-    """An experiment in MLflow, with the columns and the conditions of the views that are saved with it."""
+    """An experiment in MLflow, with the views that are saved with it, by their key in an address."""
 
     name: str
     description: str
-    columns: tuple[str, ...]
-    conditions: tuple[str, ...] = ()
+    views: Mapping[str, View]
 
 
 DESCRIPTION = "mlflow.note.content"
-VIEW = "mlflow.sharedViewState."
+SAVED_VIEW = "mlflow.sharedViewState."
 IS_CURRENT = "tags.current = 'true'"  # what was published last; whatever it replaced stays in MLflow
 HISTORY = ("params.`training.steps`", "tags.`current`", "tags.`scope`")
-TRAINING = ("test_accuracy", "test_accuracy_min", "test_accuracy_sd", "diverged")
-CONFIRMED = ("confirmed_degradation_literature", "confirmed_degradation_found", "trials")
+COMPARED = {"accuracy_half_width": "test_accuracy_half_width"} | {
+    name: name for name in ("degradation", "degradation_half_width", "seeds")
+}  # columns of reports/comparison.csv -> metrics
+WHOSE = ("tags.`attack`", "tags.`defence`", "tags.`partition`")
+GRID = (*WHOSE, *(f"metrics.`{name}`" for name in ("test_accuracy", *COMPARED.values())), "params.`attack.strength`")
+CONFIRMED = ("confirmed_accuracy", "confirmed_degradation")
+FOUND = (
+    *("tags.`study`", "tags.`defence`", "params.`attack`", "params.`strength`", "params.`byzantine`"),
+    *(f"metrics.`{name}{suffix}`" for name in CONFIRMED for suffix in ("", "_half_width")),
+    *("metrics.`literature_degradation`", "metrics.`seeds`"),
+)
+STUDIES = (
+    *("tags.`study`", "tags.`mode`", "tags.`partition`"),
+    *("metrics.`confirmed_degradation_literature`", "metrics.`confirmed_degradation_found`", "metrics.`trials`"),
+)
 # The analysis has its own experiment: beside the training runs, its metrics would be mostly empty columns.
 EXPERIMENTS = {
     "train": Experiment(
         "byzantine-training",
         "A run for each attack, defence and partition: the mean over its seeds.",
-        (*(f"metrics.`{name}`" for name in TRAINING), "params.`attack.strength`", "tags.`defence`", "tags.`partition`"),
+        {
+            "worst": View(
+                "The worst attack of each defence", GRID, ("tags.worst = 'true'", IS_CURRENT), "metrics.`test_accuracy`"
+            ),
+            "current": View("The grid", GRID, ("tags.defence LIKE '%'", IS_CURRENT), "metrics.`test_accuracy`"),
+            "all": View("All results", (*GRID, *HISTORY), ()),
+        },
     ),
     "search": Experiment(
         "byzantine-search",
         "A run for each study, the search for the attack that hurts most, and below it one for each trial.",
-        (*(f"metrics.`{name}`" for name in CONFIRMED), "tags.`study`", "tags.`mode`", "tags.`partition`"),
-        ("tags.mode LIKE '%'",),
+        {
+            "found": View(
+                "What was found", FOUND, ("tags.found = 'true'", IS_CURRENT), "metrics.`confirmed_degradation`", False
+            ),
+            "current": View("The studies", STUDIES, ("tags.mode LIKE '%'", IS_CURRENT)),
+            "all": View("All studies", (*STUDIES, *HISTORY), ("tags.mode LIKE '%'",)),
+        },
     ),
     "analysis": Experiment(
-        "byzantine-analysis", "Summary, figures and report over all results.", ("tags.`data_hash`",)
+        "byzantine-analysis",
+        "Summary, figures and report over all results.",
+        {
+            "current": View("Current results", ("tags.`data_hash`",), (IS_CURRENT,)),
+            "all": View("All results", ("tags.`data_hash`", *HISTORY), ()),
+        },
     ),
 }
 
 
 def experiment_tags(experiment: Experiment) -> dict[str, str]:
-    """Return the description and two saved views, the current runs and all: by default MLflow shows no metrics."""
-    history = (*experiment.columns, *HISTORY)
-    current = {"selectedColumns": experiment.columns, "searchFilter": all_of(*experiment.conditions, IS_CURRENT)}
-    whole = {"selectedColumns": history, "searchFilter": all_of(*experiment.conditions)}
-    return {
-        DESCRIPTION: experiment.description,
-        "mlflow.experimentKind": "custom_model_development",
-        f"{VIEW}current": view("Current results", current),
-        f"{VIEW}all": view("All results", whole),
-    }
+    """Return the description and the saved views: by default MLflow shows no metrics."""
+    views = {f"{SAVED_VIEW}{key}": _saved(view) for key, view in experiment.views.items()}
+    return {DESCRIPTION: experiment.description, "mlflow.experimentKind": "custom_model_development", **views}
+
+
+def _saved(view: View) -> str:
+    sorted_by = {"orderByKey": view.order, "orderByAsc": view.ascending} if view.order else {}
+    state = {"selectedColumns": view.columns, "searchFilter": all_of(*view.conditions), **sorted_by}
+    return saved_view(view.title, state)
 
 
 def all_of(*conditions: str) -> str:
@@ -70,7 +107,7 @@ def all_of(*conditions: str) -> str:
     return " AND ".join(conditions)
 
 
-def view(name: str, state: Mapping[str, Any]) -> str:
+def saved_view(name: str, state: Mapping[str, Any]) -> str:
     """Return a saved view of an experiment's runs, in the form in which MLflow's pages keep it in a tag."""
     return json.dumps({"name": name, "createdAt": int(time.time() * 1000), "state": json.dumps(state)})
 
@@ -138,7 +175,7 @@ def group_heading(cells: Sequence[Planned], keys: Sequence[str]) -> Heading:
     content = cells[0].cell.content()
     del content["seed"]
     return Heading(
-        name=f"{defence} | {attack} | {partition}",
+        name=f"{attack} | {defence} | {partition}",
         key=content_hash(list(keys)),
         tags={"defence": defence, "partition": partition},
         params=flatten({**content, "seeds": [planned.cell.seed for planned in cells]}),
@@ -190,6 +227,16 @@ def _finals(records: Sequence[Record]) -> list[Point]:
     }
     steps = records[0].planned.cell.training.steps
     return finite(Point(name, steps, float(value)) for name, value in values.items())
+
+
+def compared_points(comparison: pd.DataFrame) -> dict[Group, list[Point]]:
+    """Return what ``reports/comparison.csv`` adds to the run of each group: half widths and the degradation."""
+    return {
+        (row["attack"], row["defence"], row["partition"]): finite(
+            Point(metric, 0, float(row[column])) for column, metric in COMPARED.items()
+        )
+        for row in comparison.to_dict("records")
+    }
 
 
 def _by_seed(records: Sequence[Record], tables: Sequence[Mapping[str, np.ndarray]]) -> pd.DataFrame:

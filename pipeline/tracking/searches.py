@@ -10,23 +10,37 @@ from typing import Any
 import pandas as pd
 
 from pipeline.core.files import content_hash
+from pipeline.report.intervals import over_seeds
 from pipeline.report.search_results import StudyResult
-from pipeline.tracking.runs import IS_CURRENT, Content, Heading, Point, StudyRuns, Whole, all_of, finite, flatten, view
+from pipeline.tracking.runs import (
+    CONFIRMED,
+    IS_CURRENT,
+    Content,
+    Heading,
+    Point,
+    StudyRuns,
+    Whole,
+    all_of,
+    finite,
+    flatten,
+    saved_view,
+)
 
 TRIAL = ["defence", "byzantine", "trial", "origin", "attack", "parameters"]
 MEASURED = ["degradation", "attacked_accuracy", "clean_accuracy", "flagged"]
 
 
-def study_runs(study: StudyResult, folder: Path, pictures: Sequence[Path]) -> StudyRuns:
+def study_runs(study: StudyResult, folder: Path, pictures: Sequence[Path], confidence: float) -> StudyRuns:
     """Return the run of a study, a run for each trial, and a view that draws the trials.
 
     Args:
         study: The study, read back.
         folder: The one with its files.
         pictures: The files of its figures.
+        confidence: Of the intervals.
     """
-    heading, content = _study_run(study, folder, pictures)
-    return StudyRuns((heading, content), list(_trial_runs(study, heading.key)), _trials_view(study))
+    heading, content = _study_run(study, folder, pictures, confidence)
+    return StudyRuns((heading, content), list(_trial_runs(study, heading.key, confidence)), _trials_view(study))
 
 
 def _trials_view(study: StudyResult) -> str:
@@ -49,10 +63,10 @@ def _trials_view(study: StudyResult) -> str:
         "compareRunCharts": [parallel, scatter],
         "isAccordionReordered": True,
     }
-    return view(f"Trials of {study.name}", state)
+    return saved_view(f"Trials of {study.name}", state)
 
 
-def _study_run(study: StudyResult, folder: Path, pictures: Sequence[Path]) -> Whole:
+def _study_run(study: StudyResult, folder: Path, pictures: Sequence[Path], confidence: float) -> Whole:
     """Return what was searched, the best and the confirmed values, the files and the pictures.
 
     Metrics are named ``<what>/<defence>``, and their means over the defences ``<what>``. The step is b, the number of
@@ -66,7 +80,7 @@ def _study_run(study: StudyResult, folder: Path, pictures: Sequence[Path]) -> Wh
     digests = {name: sha256(data).hexdigest() for name, data in artifacts.items()}
     heading = Heading(
         name=f"{study.name} | {description['partition']}",
-        key=content_hash([description["key"], digests]),
+        key=content_hash([description["key"], confidence, digests]),
         tags={"mode": description["mode"], "partition": description["partition"]},
         params=flatten({name: value for name, value in description.items() if name not in ("key", "absent")}),
     )
@@ -93,22 +107,40 @@ def _confirmed(confirmation: pd.DataFrame) -> Iterator[Point]:
         yield Point(f"confirmed_degradation_{row['candidate']}", row["byzantine"], float(row["degradation"]))
 
 
-def _trial_runs(study: StudyResult, key: str) -> Iterator[Whole]:
+def _trial_runs(study: StudyResult, key: str, confidence: float) -> Iterator[Whole]:
     """Yield the run of each trial: its parameters, the means over the search's seeds and the value for each seed.
 
-    All runs of a study have the same metrics, so that MLflow can draw them side by side.
+    All runs of a study have these metrics, so that MLflow can draw them side by side; the one that was found for a
+    defence also has what it was confirmed with, on test data.
     """
+    found = _found(study.confirmation, confidence)
     for values, rows in study.trials.groupby(TRIAL, sort=False):
         trial = dict(zip(TRIAL, values, strict=True))
-        yield _trial_heading(key, trial), Content(finite(_measured(rows)), {})
+        confirmed = found.get((trial["defence"], trial["byzantine"], trial["trial"]), [])
+        yield _trial_heading(key, trial, bool(confirmed)), Content(finite([*_measured(rows), *confirmed]), {})
 
 
-def _trial_heading(study_key: str, trial: dict[str, Any]) -> Heading:
+def _found(confirmation: pd.DataFrame, confidence: float) -> dict[tuple[Any, ...], list[Point]]:
+    """Return what the found trials were confirmed with, beside the literature's default, by defence, b and trial."""
+    columns = dict(zip(CONFIRMED, ("attacked_accuracy", "degradation"), strict=True))
+    measured = {key: entry for new, old in columns.items() for key, entry in over_seeds(new, old, confidence).items()}
+    means = confirmation.groupby(["candidate", "defence", "byzantine"])
+    table = means.agg(**measured, trial=("trial", "first"), seeds=("seed", "size"))
+    found = {}
+    for (candidate, *cell), row in table.iterrows():
+        if candidate == "found":
+            points = [Point(name, 0, float(row[name])) for name in (*measured, "seeds")]
+            default = table["confirmed_degradation"].get(("literature", *cell), math.nan)
+            found[(*cell, int(row["trial"]))] = [*points, Point("literature_degradation", 0, float(default))]
+    return found
+
+
+def _trial_heading(study_key: str, trial: dict[str, Any], found: bool) -> Heading:
     parameters = json.loads(trial.pop("parameters"))
     return Heading(
-        name=f"{trial['defence']} | b = {trial['byzantine']} | trial {trial['trial']}",
+        name=f"trial {trial['trial']} | {trial['defence']} | b = {trial['byzantine']}",
         key=content_hash([study_key, trial["defence"], trial["byzantine"], trial["trial"]]),
-        tags={"defence": trial["defence"]},
+        tags={"defence": trial["defence"], "found": str(found).lower()},
         params=flatten({**trial, **parameters}),
     )
 

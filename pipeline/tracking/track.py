@@ -3,18 +3,21 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
+
 from pipeline.core.component import allowed
 from pipeline.core.errors import UserError
 from pipeline.core.files import file_hash, write_json
 from pipeline.core.paths import DATASET
 from pipeline.data import dataset
 from pipeline.report import search_export
+from pipeline.report.analysis import worst_attacks
 from pipeline.report.search_results import StudyResult, read_study
 from pipeline.runs import store
 from pipeline.runs.params import Params
 from pipeline.tracking.connection import faults_told, wait_at_most
 from pipeline.tracking.outer import publish_outer, row_headlines, summary_headlines
-from pipeline.tracking.runs import StudyRuns, analysis_run
+from pipeline.tracking.runs import StudyRuns, analysis_run, compared_points
 from pipeline.tracking.searches import study_runs
 from pipeline.tracking.store import uri
 from pipeline.tracking.tracker import Tracker
@@ -56,7 +59,7 @@ def _track_row(tracker: Tracker, root: Path, params: Params, attack: str) -> Non
 
 
 def _track_study(tracker: Tracker, root: Path, params: Params, name: str) -> None:
-    runs = _study_runs(root, read_study(root, params, name))
+    runs = _study_runs(root, params, read_study(root, params, name))
     tracker.publish_search(name, runs)
     made = [f"results/search/{name}", "results/tune"]
     publish_outer(tracker, root, f"search {name}", params, runs.study[1].points, made)
@@ -71,11 +74,14 @@ def _track_all(tracker: Tracker, root: Path, params: Params) -> None:
         imported[f"train {attack}"] = [record.key for record in records]
     studies = [read_study(root, params, name) for name in params.search.studies]
     for study in studies:
-        tracker.publish_search(study.name, _study_runs(root, study))
+        tracker.publish_search(study.name, _study_runs(root, params, study))
     search_export.export(root / "tracking" / "optuna.db", studies)
     tracker.retire_rows(params.grid.attacks, params.search.studies)
+    comparison = pd.read_csv(root / REPORTS / "comparison.csv")
+    worst = worst_attacks(comparison)[["attack", "defence", "partition"]]
+    tracker.publish_comparison(compared_points(comparison), set(worst.itertuples(index=False, name=None)))
     tracker.publish_analysis(*analysis_run(root / SUMMARY, root / REPORTS))
-    made = [SUMMARY, REPORTS / "report.md", REPORTS / "cells.csv", FIGURES]
+    made = [SUMMARY, REPORTS / "report.md", REPORTS / "report.html", REPORTS / "cells.csv", FIGURES]
     publish_outer(tracker, root, _title(params), params, summary_headlines(root / SUMMARY), list(map(str, made)))
     write_json(root / "tracking" / "imported.json", imported)
 
@@ -85,6 +91,7 @@ def _title(params: Params) -> str:
     return f"{len(grid.defences)} defences | {len(grid.attacks)} attacks | {len(studies)} searches"
 
 
-def _study_runs(root: Path, study: StudyResult) -> StudyRuns:
+def _study_runs(root: Path, params: Params, study: StudyResult) -> StudyRuns:
     pictures = (root / FIGURES).rglob(f"*.{study.name}.png"), (root / FIGURES).rglob(f"*.{study.name}.*.png")
-    return study_runs(study, root / "results" / "search" / study.name, [p for found in pictures for p in sorted(found)])
+    paths = [path for found in pictures for path in sorted(found)]
+    return study_runs(study, root / "results" / "search" / study.name, paths, params.analysis.confidence)

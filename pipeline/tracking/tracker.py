@@ -27,7 +27,7 @@ from pipeline.tracking.clone import identify, remember
 from pipeline.tracking.database import move_along, set_damaged_aside
 from pipeline.tracking.runs import (
     IS_CURRENT,
-    VIEW,
+    SAVED_VIEW,
     Content,
     Group,
     Heading,
@@ -158,13 +158,24 @@ class Tracker:
             self.client.log_batch(run_id, metrics=_metrics(measured.points), params=_params(trial.params))
             self.client.set_terminated(run_id)
         self.complete(parent, content)
-        self.client.set_experiment_tag(self._experiments["search"], f"{VIEW}{study}", runs.view)
+        self.client.set_experiment_tag(self._experiments["search"], f"{SAVED_VIEW}{study}", runs.view)
 
     def publish_analysis(self, heading: Heading, content: Content) -> None:
         """Make these numbers and files of the analysis the current ones."""
         with self._lock:
             finished = self._settle(self._runs("analysis"), {heading.key})
             self._publish("analysis", "", heading, content, self.outer, finished)
+
+    def publish_comparison(self, compared: Mapping[Group, Sequence[Point]], worst: Collection[Group]) -> None:
+        """Give the current runs of the grid what the analysis says of them, and mark the ``worst`` ones."""
+        with self._lock:
+            for run in self._runs("train", conditions=all_of("tags.defence LIKE '%'", IS_CURRENT)):
+                tags, held = run.data.tags, run.data.metrics
+                group = (tags["attack"], tags["defence"], tags["partition"])
+                changed = [point for point in compared.get(group, ()) if held.get(point.metric) != point.value]
+                self.log(run.info.run_id, changed)
+                if tags.get("worst") != (is_worst := str(group in worst).lower()):
+                    self.client.set_tag(run.info.run_id, "worst", is_worst)
 
     def retire_rows(self, trained: Collection[str], searched: Collection[str]) -> None:
         """Mark the runs of attacks that are no longer in the grid, and of studies that are no longer run."""

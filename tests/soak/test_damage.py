@@ -134,7 +134,6 @@ def original(tmp_path_factory):
     root = tmp_path_factory.mktemp("original")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipeline.report.report.draw", undrawn)
-        patch.setattr("pipeline.report.figures.optuna_plots.draw", lambda *_: [])
         for stage in (prepare, tune, train, references, search, analysis):
             stage(root)
         yield root
