@@ -15,7 +15,7 @@ from benchmarks.timing import Action
 from pipeline.attacks import ATTACKS
 from pipeline.core.component import parse
 from pipeline.core.rng import torch_stream
-from pipeline.data.dataset import SPLITS, Dataset, Split, write_tensors
+from pipeline.data.dataset import Dataset, Split, write
 from pipeline.data.partitions.by_label import IID
 from pipeline.defences.defence import Defence
 from pipeline.simulator import capture
@@ -79,12 +79,8 @@ class Workload:
     def write(self, path: Path) -> None:
         """Write the data to the file that training reads."""
         data = self.dataset()
-        tensors = {
-            f"{name}_{part}": getattr(getattr(data, name), part).clone()
-            for name in SPLITS
-            for part in ("inputs", "labels")
-        }
-        write_tensors(path, tensors, {"classes": str(CLASSES)})
+        test = Split(data.test.inputs.clone(), data.test.labels.clone())  # a file holds no tensor twice
+        write(path, Dataset(data.train, data.validation, test, data.classes))
 
     def program(self, number: int, device: torch.device) -> Program:
         """Return the program of :meth:`replicas`."""
