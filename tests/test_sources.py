@@ -49,10 +49,12 @@ def package(tmp_path, monkeypatch):
             (folder / f"{name}.py").write_text(text)
         imports_of.cache_clear()
         code_hash.cache_clear()
+        sources._module_hash.cache_clear()
 
     yield write
     imports_of.cache_clear()
     code_hash.cache_clear()
+    sources._module_hash.cache_clear()
 
 
 def test_every_way_to_import_counts(package):

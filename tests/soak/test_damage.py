@@ -150,7 +150,7 @@ def outcome(root, kind, damage, chance):
     for stage in (*stages, analysis):
         try:
             stage(root)
-        except UserError as error:
+        except (UserError, IsADirectoryError) as error:
             told = "refused, then restored"
             if not helped(error, root, stage):
                 return f"a useless error: {error}"
@@ -163,6 +163,8 @@ def helped(error, root, stage):
         remove(root / str(error).partition(":")[0])
         stage(root)
         return True
+    if isinstance(error, IsADirectoryError):
+        return stage is analysis and error.filename is not None  # the command line names the file and the cause
     return stage is analysis and re.search(r": .*run `dvc repro .*`$", str(error)) is not None
 
 
