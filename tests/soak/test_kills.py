@@ -12,7 +12,6 @@ import pytest
 from project import copy_of_the_project
 from ruamel.yaml import YAML
 from support import ROOT, SMALL, blobs, raw_parameters
-from tally import SOAK
 
 from pipeline.core.files import WRITING, read_json
 from pipeline.data.dataset import write
@@ -50,7 +49,6 @@ STAGES = {
 }
 pytestmark = [
     pytest.mark.soak,
-    pytest.mark.skipif(not SOAK, reason="test_search_kill and test_pipeline kill enough for CI"),
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),  # in MLflow's own code
 ]
 
