@@ -38,7 +38,8 @@ def run(monkeypatch, *arguments: str) -> int:
         (["search", "label_flip"], "error: search label_flip: not in search.studies; one of 'sign_flip', "),
         (["prepare"], "no such file; run `dvc repro download`"),
         (["search", "alie"], "dataset.safetensors: no such file; run `dvc repro prepare`"),
-        (["set", "training.stpes=3"], "error: training.stpes=3: should be path=value"),
+        (["set", "grd.seeds=[0]"], "error: grd.seeds: no key 'grd' in params.yaml; one of "),
+        (["set", "grd.seeds=[0]"], "did you mean 'grid'?"),
         (["apply", "experiments/nowhere"], "error: experiments/nowhere: not found"),
     ],
 )

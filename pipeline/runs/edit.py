@@ -9,7 +9,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scanner import Scanner
 
-from pipeline.core.errors import UserError
+from pipeline.core.component import allowed
+from pipeline.core.errors import UserError, shown
 from pipeline.core.files import write_text
 from pipeline.runs.params import Params, parsed, read_yaml, validate
 
@@ -36,14 +37,18 @@ def override(path: Path, changes: str) -> None:
 
 
 def _assign(document: Any, where: str, value: str) -> None:
-    *parents, last = where.split(".")
-    section = document
-    for key in parents:
-        section = section.get(key) if isinstance(section, Mapping) else None
-    if not value or not isinstance(section, MutableMapping) or last not in section:
-        raise UserError(f"{where}={value}: should be path=value, with a path that stands in params.yaml")
+    if not value:
+        raise UserError(f"{where}: should be path=value, as in training.steps=50, without blanks")
+    keys, holder, found = where.split("."), document, document
+    for depth, key in enumerate(keys):
+        holder, above = found, ".".join(keys[:depth]) or "params.yaml"
+        if not isinstance(holder, MutableMapping):
+            raise UserError(f"{where}: {above} = {shown(holder)} has no keys; set it as a whole")
+        if key not in holder:
+            raise UserError(f"{where}: no key {key!r} in {above}; {allowed(key, map(str, holder))}")
+        found = holder[key]
     try:
-        section[last] = parsed(value, YAML())
+        holder[keys[-1]] = parsed(value, YAML())
     except ValueError:
         raise UserError(f"{where}={value}: the value is not YAML; write it without blanks, as in [0,1]") from None
 
