@@ -310,4 +310,6 @@ def _told(line: str, code: int = 1) -> int:
 
 if __name__ == "__main__":
     _on_interruption(_interrupt)
-    sys.exit(main())
+    code = main()
+    _on_interruption(lambda number, _: signal.signal(number, signal.SIG_DFL))  # all is done: no traceback as it ends
+    sys.exit(code)
