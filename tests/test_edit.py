@@ -63,6 +63,7 @@ def test_override_with_nothing_leaves_every_byte(changes, copy):
         ("=3", "no key '' in params.yaml; one of"),
         ("grid.seeds=[0, 1]", r"grid.seeds=\[0,: the value is not YAML; write it without blanks"),
         ("training.steps=50 training.momentum=2", "training.momentum = 2: should be less than 1"),
+        ("training.steps=!mine", "would not be YAML: could not determine a constructor for the tag '!mine'"),
         ("training.steps=abc", "training.steps = 'abc': should be a valid integer"),
         ("threat.tolerated=8", "defences.krum: krum needs"),
     ],
@@ -77,9 +78,10 @@ def test_override_writes_nothing_when_a_change_is_wrong(changes, message, copy):
 def test_override_of_a_missing_or_broken_file_is_told(tmp_path):
     with pytest.raises(UserError, match="not found"):
         override(tmp_path / "params.yaml", "training.steps=3")
-    (tmp_path / "params.yaml").write_text("a: [")
-    with pytest.raises(UserError, match="is not YAML"):
-        override(tmp_path / "params.yaml", "training.steps=3")
+    for text, told in (("a: [", "is not YAML"), ("", "should be a mapping of sections")):
+        (tmp_path / "params.yaml").write_text(text)
+        with pytest.raises(UserError, match=told):
+            override(tmp_path / "params.yaml", "training.steps=3")
 
 
 def overlay(copy: Path, text: str) -> Path:

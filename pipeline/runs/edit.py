@@ -30,7 +30,7 @@ def override(path: Path, changes: str) -> None:
     """
     if not changes.strip():
         return
-    document = read_yaml(path, _round_trip())
+    document = _sections(path, _round_trip())
     for change in changes.split():
         _assign(document, *change.partition("=")[::2])
     write_text(path, _valid_text(document))
@@ -83,12 +83,16 @@ def _merged(path: Path, overlay: Path) -> str:
     without_comments = YAML()
     without_comments.Scanner = Scanner
     changes_path = overlay / "params.yaml" if overlay.is_dir() else overlay
-    document, changes = read_yaml(path, _round_trip()), read_yaml(changes_path, without_comments)
-    for read_from, content in ((path, document), (changes_path, changes)):
-        if not isinstance(content, Mapping):
-            raise UserError(f"{read_from}: should be a mapping of sections")
-    _merge(document, changes, entries=False)
+    document = _sections(path, _round_trip())
+    _merge(document, _sections(changes_path, without_comments), entries=False)
     return _valid_text(document)
+
+
+def _sections(path: Path, yaml: YAML) -> Any:
+    document = read_yaml(path, yaml)
+    if not isinstance(document, Mapping):
+        raise UserError(f"{path}: should be a mapping of sections")
+    return document
 
 
 def _merge(section: Any, changes: Mapping[str, Any], entries: bool) -> None:
@@ -129,5 +133,8 @@ def _valid_text(document: Any) -> str:
     """
     text = io.StringIO()
     _round_trip().dump(document, text)
-    validate(YAML(typ="safe").load(text.getvalue()))
+    try:
+        validate(parsed(text.getvalue(), YAML(typ="safe")))
+    except ValueError as error:  # a tag, say, which may be copied but not understood
+        raise UserError(f"params.yaml would not be YAML: {error}") from None
     return text.getvalue()
