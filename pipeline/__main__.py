@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -274,7 +275,7 @@ def main() -> int:
     stop_with_dvc()
     try:
         code = _run(_parser().parse_args(), root())
-        sys.stdout.flush()
+        print(end="", flush=True)
         return code
     except UserError as error:
         return _told(f"error: {error}")
@@ -302,7 +303,7 @@ def _cause(error: OSError) -> str:
 def _told(line: str, code: int = 1) -> int:
     print(line, file=sys.stderr, flush=True)
     try:
-        sys.stdout.flush()
+        print(end="", flush=True)
     except OSError:  # the disk is full, or the reader is gone: Python would say so once more as it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
@@ -310,6 +311,8 @@ def _told(line: str, code: int = 1) -> int:
 
 if __name__ == "__main__":
     _on_interruption(_interrupt)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no ± is no reason to stop
     code = main()
     _on_interruption(lambda number, _: signal.signal(number, signal.SIG_DFL))  # all is done: no traceback as it ends
     sys.exit(code)
