@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 from base64 import b64decode
 
 import numpy as np
@@ -11,7 +14,7 @@ import pandas as pd
 import pytest
 from analysable import GRID, outputs, results, rewrite, undrawn
 from matplotlib.patches import Rectangle
-from support import blobs, parameters, train
+from support import ROOT, blobs, parameters, train
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
@@ -158,6 +161,14 @@ def test_the_headline_table_of_the_terminal_is_that_of_the_report(analysed):
     half_width = 100 * 12.7062 * 0.005
     assert f"alpha_03 krum 90.5 ± {half_width:.1f} ipm literature 2 20.5 ± {half_width:.1f} 70.0 ± 0.0" in rows
     assert len(rows) == 1 + 2 * 3
+
+
+def test_a_terminal_that_has_no_plus_minus_gets_the_table_all_the_same(analysed):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "pipeline", "headline"]
+    ran = subprocess.run(command, cwd=analysed, env=environment, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "90.5 ? " in ran.stdout
 
 
 @pytest.mark.parametrize(
