@@ -32,7 +32,9 @@ def _interrupt(number: int, _: Any) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
-def _not_installed(error: ModuleNotFoundError) -> str:
+def _not_loaded(error: ImportError) -> str:
+    if not isinstance(error, ModuleNotFoundError):
+        return f"error: {sys.executable} cannot load a package: {error}"
     return (
         f"error: {sys.executable} has no package {error.name!r}; activate the project's environment "
         "(`source .venv/bin/activate`, after `make repro`), or install the package there"
@@ -52,8 +54,8 @@ try:
     from pipeline.runs.lock import alone
     from pipeline.runs.tuned import tuned
     from pipeline.runs.watchdog import stop_with_dvc
-except ModuleNotFoundError as error:
-    sys.exit(_not_installed(error))
+except ImportError as error:
+    sys.exit(_not_loaded(error))
 
 
 def _download(here: Path, parameters: params.Params) -> None:
@@ -283,8 +285,8 @@ def main() -> int:
         return _told(f"error: {_cause(error)}")
     except MemoryError:
         return _told("error: the memory of this machine does not suffice")
-    except ModuleNotFoundError as error:
-        return _told(_not_installed(error))
+    except ImportError as error:
+        return _told(_not_loaded(error))
     except KeyboardInterrupt as error:
         return _told("interrupted; the next run goes on from here", 128 + (error.args or INTERRUPTIONS)[0])
 

@@ -36,6 +36,15 @@ def test_override_changes_its_line_and_keeps_the_comments(copy):
     assert (params.training.steps, params.grid.seeds, params.attacks["alie"].strength) == (50, (0, 1), 0.001)
 
 
+def test_parameters_that_are_a_link_are_changed_where_they_lie(copy):
+    path = copy.rename(copy.with_name("mine.yaml"))
+    copy.symlink_to(path)
+    override(copy, "training.steps=50")
+    apply(copy, overlay(copy, "training: {batch_size: 9}"))
+    assert copy.is_symlink()
+    assert (load(path).training.steps, load(path).training.batch_size) == (50, 9)
+
+
 def test_override_takes_mappings_and_the_last_of_repeated_changes(copy):
     override(copy, """  training.steps=50   data.source={"name":mnist} training.steps=60 """)
     assert load(copy).training.steps == 60

@@ -112,6 +112,17 @@ def test_without_the_environment_a_line_says_so():
     assert "activate" in line
 
 
+def test_a_library_that_memory_has_no_room_for_is_one_line(monkeypatch, capsys, here):
+    def fail(*_):
+        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
+
+    monkeypatch.setitem(command_line.STAGES, "prepare", fail)
+    assert run(monkeypatch, "prepare") == 1
+    assert the_line(capsys) == (
+        f"error: {sys.executable} cannot load a package: libtorch_cpu.so: failed to map segment from shared object"
+    )
+
+
 def test_a_full_disk_below_the_output_is_one_line(here):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         ran = pipeline("-m", "pipeline", "list", cwd=here, stdout=full)

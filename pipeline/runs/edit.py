@@ -33,7 +33,7 @@ def override(path: Path, changes: str) -> None:
     document = _sections(path, _round_trip())
     for change in changes.split():
         _assign(document, *change.partition("=")[::2])
-    write_text(path, _valid_text(document))
+    write_text(path.resolve(), _valid_text(document))  # a link stays one
 
 
 def _assign(document: Any, where: str, value: str) -> None:
@@ -66,7 +66,7 @@ def apply(path: Path, overlay: Path) -> None:
     Raises:
         UserError: A file cannot be read, or the result is not valid.
     """
-    write_text(path, _merged(path, overlay))
+    write_text(path.resolve(), _merged(path, overlay))
 
 
 def overlaid(path: Path, overlay: Path) -> Params:
