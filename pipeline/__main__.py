@@ -32,6 +32,11 @@ def _interrupt(number: int, _: Any) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
+def _ignore(number: int, _: Any) -> None:
+    """Let a process that has done all of its work end as it would; a second interruption ends it at once."""
+    signal.signal(number, signal.SIG_DFL)
+
+
 def _not_loaded(error: ImportError) -> str:
     if not isinstance(error, ModuleNotFoundError):
         return f"error: {sys.executable} cannot load a package: {error}"
@@ -316,5 +321,5 @@ if __name__ == "__main__":
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no ± is no reason to stop
     code = main()
-    _on_interruption(lambda number, _: signal.signal(number, signal.SIG_DFL))  # all is done: no traceback as it ends
+    _on_interruption(_ignore)
     sys.exit(code)
