@@ -145,7 +145,7 @@ def worker(program: Program, number: int, wire: Wire) -> None:
         if not honest:
             assert isinstance(program.attack, DataAttack)
             sent = program.attack.sent(worked.vectors, momentum)
-        wire.send(sent, SERVER)
+        wire.send(sent[0, 0], SERVER)
 
 
 def _called(program: Program, wire: Wire) -> tuple[int, Tensor]:
@@ -185,4 +185,4 @@ def accomplice(program: Program, wire: Wire, tap: Wire) -> None:
     for _ in range(program.training.steps):
         place, like = _called(program, wire)
         if place != ABSENT:
-            wire.send(tap.receive(torch.empty_like(like), rank(program.threat.honest)), SERVER)
+            wire.send(tap.receive(torch.empty_like(like[0]), rank(program.threat.honest)), SERVER)
