@@ -8,19 +8,21 @@ from support import CPU, blobs, parameters
 
 from pipeline.attacks import ATTACKS, TunableAttack
 from pipeline.core.component import parse
+from pipeline.runs.gloo import party
 from pipeline.simulator import distributed
 from pipeline.simulator.cell import Cell
-from pipeline.simulator.gradients import BACKENDS
+from pipeline.simulator.gradients import chain_gradients
 from pipeline.simulator.loop import step
 from pipeline.simulator.program import build
 
 DATASET = blobs(sizes=(90, 30, 20))
 STEPS, SECONDS = 4, 20
 LOCAL = {"local_update": {"name": "local_sgd", "steps": 2, "learning_rate": 0.2}}
+SAMPLED = "9, 6 of them in a round"
 THREATS = {
     5: {"workers": 5, "byzantine": 1, "tolerated": 1, "sampled": None},
     9: {"workers": 9, "byzantine": 3, "tolerated": 2, "sampled": None},
-    "9, 6 of them in a round": {"workers": 9, "byzantine": 3, "tolerated": 1, "sampled": 6},
+    SAMPLED: {"workers": 9, "byzantine": 3, "tolerated": 1, "sampled": 6},
 }
 CLIPPING = {"name": "centered_clipping", "tau": 0.1}  # the rule with a memory, so small that it counts
 ATTACKED = {
@@ -78,11 +80,11 @@ class Threaded:
         return into.copy_(self.wires.between(sender, self.rank).get(timeout=SECONDS))
 
 
-def in_threads(one, dataset=DATASET, backend="chain"):
+def in_threads(one, dataset=DATASET):
     """Yield the parameters after every step of the cell ``one``, with a thread for each worker."""
 
     def program():
-        return build([one], dataset, BACKENDS[backend], CPU)
+        return build([one], dataset, chain_gradients, CPU)
 
     wires, taps = Threads(), Threads()
     threads = [
@@ -102,10 +104,15 @@ def in_threads(one, dataset=DATASET, backend="chain"):
     assert all(queue.empty() for wire in (wires, taps) for queue in wire.queues.values())
 
 
-def simulated(one, dataset=DATASET, backend="chain"):
+def simulated(one, dataset=DATASET):
     """Yield the parameters after every step of the cell ``one``, as the simulator computes them."""
-    program = build([one], dataset, BACKENDS[backend], CPU)
+    program = build([one], dataset, chain_gradients, CPU)
     state = program.start()
     for t in range(one.training.steps):
         state, _ = step(program, state, t)
         yield state.params
+
+
+def one_after_the_other(rank, world, folder, data, execution, cells):
+    """Be one of the processes of several distributed cells."""
+    return [party(rank, world, f"file://{folder}/{i}", data, execution, one) for i, one in enumerate(cells)]
