@@ -44,7 +44,7 @@ def run_distributed(
             that do.
     """
     try:
-        _train(root, params, _cell(params, attack, defence, workers, byzantine))
+        _train(f"{attack} against {defence}", root, params, _cell(params, attack, defence, workers, byzantine))
     except UserError:
         if int(os.environ.get("LOCAL_RANK", 0)) > 0:
             _end_when_told()
@@ -65,7 +65,7 @@ def _launched() -> int | None:
     return int(os.environ["WORLD_SIZE"])
 
 
-def _train(root: Path, params: Params, cell: Cell) -> None:
+def _train(title: str, root: Path, params: Params, cell: Cell) -> None:
     if not (dist.is_available() and dist.is_gloo_available()):
         raise UserError(f"distributed: PyTorch {torch.__version__} here was built without gloo; install one from PyPI")
     world, launched = cell.threat.workers + 1, _launched()
@@ -73,7 +73,7 @@ def _train(root: Path, params: Params, cell: Cell) -> None:
         raise UserError(_wrong_size(launched, cell))
     rank = int(os.environ.get("RANK", SERVER))
     if rank == SERVER:
-        print(_described(cell), flush=True)
+        print(f"{title}: {_described(cell)}", flush=True)
     if launched is None:
         launch: Launch = started_here
     else:
@@ -119,7 +119,7 @@ def _cell(params: Params, attack: str, defence: str, workers: int | None, byzant
 def _wrong_size(launched: int, cell: Cell) -> str:
     return (
         f"distributed: {launched} processes, but {cell.threat.workers} workers and a server are "
-        f"{cell.threat.workers + 1}; start as many, or give --workers {launched - 1}"
+        f"{cell.threat.workers + 1}; start as many, or give --workers {launched - 1} and --byzantine"
     )
 
 
@@ -127,8 +127,8 @@ def _described(cell: Cell) -> str:
     threat = cell.threat
     of_round = "" if threat.sampled is None else f", {threat.sampled} of them in a round"
     return (
-        f"{cell.attack.name} against {cell.defence.rule.name}: {cell.training.steps} steps, {threat.workers} workers "
-        f"({threat.byzantine} Byzantine){of_round}, {threat.workers + 1} processes"
+        f"{cell.training.steps} steps, {threat.workers} workers ({threat.byzantine} Byzantine){of_round}, "
+        f"{threat.workers + 1} processes"
     )
 
 

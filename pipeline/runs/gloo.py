@@ -14,7 +14,7 @@ from pipeline.data.dataset import data_hash, load
 from pipeline.runs.execution import arithmetic
 from pipeline.runs.params import Execution
 from pipeline.simulator.cell import Cell
-from pipeline.simulator.distributed import SERVER, server, take_part
+from pipeline.simulator.distributed import SERVER, owned, server, take_part
 from pipeline.simulator.gradients import chain_gradients, vmap_gradients
 from pipeline.simulator.loop import step
 from pipeline.simulator.metrics import evaluate
@@ -80,7 +80,9 @@ def party(rank: int, world: int, address: str, data: Path, execution: Execution,
     keep_freed_memory()
     on_cpu = execution.replace(device="cpu")
     gradients = backend(on_cpu.gradients, cell.model, CPU)
-    program = build([cell], load(data), gradients, CPU)
+    whole = build([cell], load(data), gradients, CPU)
+    program = whole if rank == SERVER else owned(whole, rank - 1)
+    del whole  # a worker keeps its own share of the data
     with _group(rank, world, address):
         _refuse_others(cell.key(data_hash(data), arithmetic(cell.model, on_cpu)), world)
         with kernels_chosen(cell.training, together=gradients in (chain_gradients, vmap_gradients)):

@@ -90,7 +90,7 @@ def in_threads(one, dataset=DATASET):
     threads = [
         Thread(
             target=distributed.take_part,
-            args=(program(), number, wires.of(number + 1), taps.of(number + 1)),
+            args=(distributed.owned(program(), number), number, wires.of(number + 1), taps.of(number + 1)),
             daemon=True,
         )
         for number in range(one.threat.workers)
