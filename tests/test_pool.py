@@ -18,7 +18,7 @@ from pipeline.core.environment import environment
 from pipeline.core.errors import UserError
 from pipeline.data.dataset import write
 from pipeline.runs import execution
-from pipeline.runs.pool import Pool, Task, _plain_errors
+from pipeline.runs.pool import Pool, Task, plain_errors
 
 DATASET = blobs()
 CELLS = [cell("alie", defence, seed=seed) for defence in ("krum", "median") for seed in range(3)]
@@ -66,7 +66,7 @@ def test_a_process_that_the_system_does_not_let_start_is_told(monkeypatch):
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate")])
 def test_memory_that_does_not_suffice_in_a_process_is_no_traceback(error):
-    with pytest.raises(MemoryError), _plain_errors():
+    with pytest.raises(MemoryError), plain_errors():
         raise error
 
 
