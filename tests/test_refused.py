@@ -140,6 +140,19 @@ def test_an_interruption_is_one_line(here, monkeypatch, capsys):
     assert the_line(capsys) == "interrupted; the next run goes on from here"
 
 
+INTERRUPTED_AT_THE_END = """
+import atexit, os, runpy, signal, sys
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["pipeline", "set", ""]
+runpy.run_module("pipeline", run_name="__main__")
+"""
+
+
+def test_an_interruption_after_all_is_done_changes_nothing(here):
+    ran = pipeline("-c", INTERRUPTED_AT_THE_END, cwd=here)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "KILLED"), (UserError, "FAILED")])
 def test_what_follows_a_row_is_told_that_it_was_not_finished(error, status, tmp_path, monkeypatch):
     write(tmp_path / "data" / "dataset.safetensors", blobs())
