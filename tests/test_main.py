@@ -43,7 +43,10 @@ def run(monkeypatch, *arguments: str) -> int:
         (["apply", "experiments/nowhere"], "error: experiments/nowhere: not found"),
         (["distributed", "aile", "krum"], "error: distributed aile: not in attacks; one of 'none', "),
         (["distributed", "alie", "krumm"], "did you mean 'krum'?"),
-        (["distributed", "ipm", "krum", "--workers", "4", "--byzantine", "1"], "krum needs n >= 2f + 3, got n = 4, f = 1"),
+        (
+            ["distributed", "ipm", "krum", "--workers", "4", "--byzantine", "1"],
+            "krum needs n >= 2f + 3, got n = 4, f = 1",
+        ),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_1(arguments, message, here, monkeypatch, capsys):

@@ -56,13 +56,23 @@ class Gloo:
 
     def send(self, tensor: Tensor, to: int) -> None:
         """Send ``tensor`` to the process of that rank."""
-        dist.send(tensor.contiguous(), to)
+        with _told_if_gone(to):
+            dist.send(tensor.contiguous(), to)
         self.carried += tensor.nbytes
 
     def receive(self, into: Tensor, sender: int) -> Tensor:
         """Fill ``into`` with the next tensor from the process of rank ``sender``; return it."""
-        dist.recv(into, sender)
+        with _told_if_gone(sender):
+            dist.recv(into, sender)
         return into
+
+
+@contextmanager
+def _told_if_gone(rank: int) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise UserError(f"distributed: no answer from rank {rank}: {str(error).splitlines()[0]}") from None
 
 
 def party(rank: int, world: int, address: str, data: Path, execution: Execution, cell: Cell) -> Report | None:
