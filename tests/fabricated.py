@@ -29,7 +29,7 @@ class Training:
         self.damage, self.fails_after = damage, fails_after
         self.trained = []
 
-    def __call__(self, cells, trainer, watch, detect=False):
+    def __call__(self, cells, trainer, watch, detect=False, **_):
         for position, cell in enumerate(cells):
             if len(self.trained) == self.fails_after:
                 raise KeyboardInterrupt

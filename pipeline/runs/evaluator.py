@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pipeline.runs.cache import Ending, recall, remember
+from pipeline.runs.checkpoints import Checkpoints
 from pipeline.runs.execution import Trainer, arithmetic, train
 from pipeline.runs.progress import progress
 from pipeline.simulator.cell import Cell
@@ -38,9 +39,10 @@ class Evaluator:
         keys = [cell.key(self.data_hash, arithmetic(cell.model, self.trainer.execution)) for cell in cells]
         known = {key: recall(self.root, key) for key in dict.fromkeys(keys)}
         unknown = {key: cell for key, cell in zip(keys, cells, strict=True) if _lacking(known[key], detect)}
-        todo = list(unknown)
+        todo, cells = list(unknown), list(unknown.values())
+        measured: Any = {"detect": detect, "checkpoints": Checkpoints.named(self.root, todo, detect)}
         with progress(title, len(todo), "cell") as bar:
-            for positions, results in train(list(unknown.values()), self.trainer, lambda _: lambda *_: None, detect):
+            for positions, results in train(cells, self.trainer, lambda _: lambda *_: None, **measured):
                 for position, result in zip(positions, results, strict=True):
                     known[todo[position]] = remember(self.root, todo[position], result)
                 bar.advance(len(positions))

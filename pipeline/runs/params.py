@@ -126,6 +126,9 @@ class Execution(Schema):
         gt=0, description="memory of a batch, for each process; null: a share of what is free"
     )
     gradients: Literal["auto", "chain", "vmap", "replicas", "loop"]
+    checkpoint_minutes: float = Field(
+        10, gt=0, description="after which a cell under way is written, to go on from there when it was interrupted"
+    )
 
 
 class Params(Schema):
