@@ -7,6 +7,7 @@ import pytest
 from fabricated import Training, hump
 from support import blobs, parameters
 
+from benchmarks import pruners as bench
 from pipeline.core.errors import UserError
 from pipeline.data.dataset import write
 from pipeline.search.pruning import rungs
@@ -112,3 +113,19 @@ def test_two_objectives_are_refused():
     stealth = {"studies.s": {"mode": "stealth", "attacks": ["ipm"]}, "search.studies": ["s"], "search.pruner": "median"}
     with pytest.raises(UserError, match=r"search.pruner = 'median': studies.s has two objectives"):
         parameters(stealth)
+
+
+def test_the_bench_finds_what_a_pruner_saves_and_costs(monkeypatch, tmp_path):
+    write(tmp_path / "data" / "dataset.safetensors", blobs())
+    monkeypatch.setattr("pipeline.runs.evaluator.train", Training(two_peaks))
+    monkeypatch.setattr(bench, "SAMPLER_SEEDS", 2)
+    params = parameters({**SETTINGS, "search.studies": ["ipm"]})
+    rows = bench.truth(tmp_path, params, 21)
+    assert list(rows.columns) == ["study", "defence", "strength", "seed", "8", "20", "40"]
+    found = {(row["trials"], row["pruner"]): row for row in bench.regrets(rows, params)["pruners"]}
+    assert found.keys() == {(budget, name) for budget in bench.BUDGETS for name in PRUNERS}
+    for row in found.values():
+        assert 0.25 < row["steps"] < 1
+        assert 0 <= row["plain"] <= row["fewer"]
+        assert row["plain"] <= row["regret"] + 0.1
+    assert found[24, "halving"]["steps"] < found[24, "median"]["steps"]
