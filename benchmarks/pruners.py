@@ -29,7 +29,7 @@ from pipeline.search.study import Candidate, Study
 
 STRENGTHS = 41
 BUDGETS = (10, 24)
-SAMPLER_SEEDS = 20
+SAMPLER_SEEDS = 10
 PRUNERS = ("median", "halving")
 Table = dict[float, dict[int, float]]  # strength -> steps -> mean error over the seeds
 
@@ -91,9 +91,10 @@ def _runs(study: Study, table: Table, defence: str, seed: int) -> Iterator[dict[
     last = study.params.training.steps
     worst = max(errors[last] for errors in table.values())
     plain = _searched(study, table, None, seed)
-    for budget in BUDGETS:
-        for name in PRUNERS:
-            tried = _searched(study, table, name, seed)[:budget]
+    for name in PRUNERS:
+        whole = _searched(study, table, name, seed)
+        for budget in BUDGETS:
+            tried = whole[:budget]
             trained = sum(steps for _, steps in tried)
             alike = plain[: max(1, trained // last)]
             yield {

@@ -127,5 +127,4 @@ def test_the_bench_finds_what_a_pruner_saves_and_costs(monkeypatch, tmp_path):
     for row in found.values():
         assert 0.25 < row["steps"] < 1
         assert 0 <= row["plain"] <= row["fewer"]
-        assert row["plain"] <= row["regret"] + 0.1
     assert found[24, "halving"]["steps"] < found[24, "median"]["steps"]
