@@ -167,6 +167,12 @@ def _record(here: Path, parameters: params.Params, experiment: Path) -> None:
     print(f"{experiment}: {found} cells found")
 
 
+def _distributed(here: Path, parameters: params.Params, wanted: argparse.Namespace) -> None:
+    from pipeline.runs.distributed import run_distributed
+
+    run_distributed(here, parameters, wanted.attack, wanted.defence, wanted.workers, wanted.byzantine)
+
+
 def _compare(here: Path, to: str) -> int:
     from pipeline.report.compare import compare
 
@@ -182,6 +188,7 @@ HELP = {
     "search": "search for what hurts each defence most; search alie",
     "analysis": "make tables, figures and the report of all results; analysis",
     "track": "put all results into MLflow; track",
+    "distributed": "train a cell as a server and n workers, each a process; distributed alie krum",
     "plan": "tell the cells, steps, memory and minutes of a whole `dvc repro`; plan",
     "headline": "print the worst case of each defence; headline",
     "list": "print every rule, attack, model, ... with its parameters; list",
@@ -213,6 +220,11 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("row", help=f"a name in {ROWS[name]} of params.yaml")
         if name == "track":
             command.add_argument("row", nargs="?", metavar="stage", help="train@<attack> or search@<study>, that alone")
+    real = commands.add_parser("distributed")
+    real.add_argument("attack", help="a name in attacks of params.yaml")
+    real.add_argument("defence", help="a name in defences of params.yaml")
+    real.add_argument("--workers", type=int, metavar="N", help="n, instead of threat.workers")
+    real.add_argument("--byzantine", type=int, metavar="B", help="b, and f, instead of those of threat")
     commands.add_parser("plan")
     commands.add_parser("headline")
     catalogue = commands.add_parser("list")
@@ -246,11 +258,18 @@ def _run(arguments: argparse.Namespace, here: Path) -> int:
         _headline(here)
     elif arguments.command == "list":
         _list(arguments.markdown)
-    elif arguments.command == "plan":
-        _plan(here, params.load(path))
     else:
-        _stage(here, params.load(path), arguments.command, getattr(arguments, "row", None))
+        _compute(arguments, here, params.load(path))
     return 0
+
+
+def _compute(arguments: argparse.Namespace, here: Path, parameters: params.Params) -> None:
+    if arguments.command == "plan":
+        _plan(here, parameters)
+    elif arguments.command == "distributed":
+        _distributed(here, parameters, arguments)
+    else:
+        _stage(here, parameters, arguments.command, getattr(arguments, "row", None))
 
 
 def _stage(here: Path, parameters: params.Params, name: str, row: str | None) -> None:

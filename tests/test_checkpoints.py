@@ -206,7 +206,7 @@ def test_a_memory_that_is_not_tensors_is_told_and_training_goes_on(tmp_path, cap
 def test_checkpoints_are_written_by_the_clock(tmp_path, monkeypatch):
     now, written = [0.0], []
     monkeypatch.setattr("pipeline.runs.checkpoints.monotonic", lambda: now[0])
-    monkeypatch.setattr(Checkpoints, "write", lambda self, parts: written.append(now[0]))
+    monkeypatch.setattr(Checkpoints, "write", lambda self, slices: written.append(now[0]))
     keep = keeping(checkpoints(tmp_path, [cell()]), build([cell()], DATASET, chain_gradients, CPU), 10, None)
     snapshots = []
     run(build([cell()], DATASET, chain_gradients, CPU), lambda *_: None, keep=lambda _, take: snapshots.append(take()))

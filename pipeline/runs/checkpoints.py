@@ -23,7 +23,7 @@ from pipeline.runs.cache import set_aside
 from pipeline.runs.cell_files import FAULTS
 from pipeline.simulator.loop import Keep, never
 from pipeline.simulator.program import Program
-from pipeline.simulator.snapshot import Part, Snapshot, joined, parts
+from pipeline.simulator.snapshot import Slice, Snapshot, joined, slices
 
 VERSION = 1  # of what a file holds
 
@@ -54,19 +54,19 @@ class Checkpoints:
     def done(self) -> list[int]:
         """How many steps of each cell are done; a damaged file is set aside, and its cell starts anew."""
         found = map(self._read, self.names)
-        return [0 if part is None else part["steps"].shape[-1] for part in found]
+        return [0 if kept is None else kept["steps"].shape[-1] for kept in found]
 
     def joined(self, program: Program) -> Snapshot | None:
         """Return where the cells, which are the replicas of ``program``, stand; None for at the start."""
-        members = [part for part in map(self._read, self.names) if part is not None]
+        members = [kept for kept in map(self._read, self.names) if kept is not None]
         return joined(program, members) if members else None
 
-    def write(self, members: Iterable[Part]) -> None:
-        """Write the parts of all cells; what the system refuses is told, and training goes on without."""
+    def write(self, members: Iterable[Slice]) -> None:
+        """Write the slices of all cells; what the system refuses is told, and training goes on without."""
         try:
-            for name, part in zip(self.names, members, strict=True):
-                described = {"cell": name, "version": VERSION, "checksum": _checksum(name, part)}
-                write_tensors(self._file(name), part, {"checkpoint": json.dumps(described)})
+            for name, kept in zip(self.names, members, strict=True):
+                described = {"cell": name, "version": VERSION, "checksum": _checksum(name, kept)}
+                write_tensors(self._file(name), kept, {"checkpoint": json.dumps(described)})
         except OSError as error:
             print(f"checkpoint not written ({error}); training goes on", file=sys.stderr, flush=True)
 
@@ -78,7 +78,7 @@ class Checkpoints:
     def _file(self, name: str) -> Path:
         return self.root / CACHE / "checkpoints" / f"{name}.safetensors"
 
-    def _read(self, name: str) -> Part | None:
+    def _read(self, name: str) -> Slice | None:
         file = self._file(name)
         try:
             file.open("rb").close()  # to safetensors, every file that it cannot open is a missing one
@@ -101,7 +101,7 @@ def keeping(checkpoints: Checkpoints | None, program: Program, minutes: float, u
         if monotonic() < due and done != until:
             return
         try:
-            checkpoints.write(parts(program, snapshot()))
+            checkpoints.write(slices(program, snapshot()))
             due = monotonic() + 60 * minutes
         except TypeError as error:
             print(f"no checkpoints: {error}", file=sys.stderr, flush=True)
@@ -110,22 +110,22 @@ def keeping(checkpoints: Checkpoints | None, program: Program, minutes: float, u
     return keep
 
 
-def _checked(file: Path, name: str) -> Part:
+def _checked(file: Path, name: str) -> Slice:
     with safe_open(file, framework="pt") as opened:
         described = json.loads((opened.metadata() or {})["checkpoint"])
-        part = {tensor: opened.get_tensor(tensor) for tensor in opened.keys()}  # noqa: SIM118
+        kept = {tensor: opened.get_tensor(tensor) for tensor in opened.keys()}  # noqa: SIM118
     if described["version"] != VERSION:
         raise ValueError("of another version")
     if described["cell"] != name:
         raise ValueError("of another cell")
-    if described["checksum"] != _checksum(name, part):
+    if described["checksum"] != _checksum(name, kept):
         raise ValueError("its checksum is another")
-    return part
+    return kept
 
 
-def _checksum(name: str, part: Part) -> str:
+def _checksum(name: str, kept: Slice) -> str:
     digest = hashlib.sha256(f"{VERSION}:{name}".encode())
-    for title, tensor in sorted(part.items()):
+    for title, tensor in sorted(kept.items()):
         digest.update(f"{title}:{tensor.dtype}:{list(tensor.shape)}".encode())
         digest.update(tensor.contiguous().numpy().data)
     return digest.hexdigest()

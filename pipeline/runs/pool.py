@@ -151,7 +151,7 @@ class _Slot:
         self._executor = ProcessPoolExecutor(
             max_workers=1, env=self._environment, initializer=_begin, initargs=(os.getpid(), writer)
         )
-        with _interruptions_held():
+        with interruptions_held():
             self._prepared = self._executor.submit(_prepare, self._prepare, self._arguments)
         writer.close()  # the process has the only other end: when it dies, reading meets the end of the file
 
@@ -209,7 +209,7 @@ class _Slot:
 
 
 @contextmanager
-def _interruptions_held() -> Iterator[None]:
+def interruptions_held() -> Iterator[None]:
     """Hold back Ctrl-C; a process that is started meanwhile never hears it, so that its parent alone decides."""
     resource_tracker.ensure_running()  # it would let interruptions through as it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -233,20 +233,20 @@ def _begin(parent: int, writer: Connection) -> None:
 
 def _prepare(prepare: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     global _prepared
-    with _plain_errors():
+    with plain_errors():
         _prepared = prepare(*arguments)
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     try:
-        with _plain_errors():
+        with plain_errors():
             return function(_prepared, *arguments, lambda *told: _writer.send(told))
     finally:
         _writer.send(None)
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def plain_errors() -> Iterator[None]:
     """Turn what may not survive the way to the parent into its text."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Training that stands between two steps, whole or as one part for each replica; parts join in any composition."""
+"""Training that stands between two steps, whole or as a slice for each replica; slices join in any composition."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.simulator.capture import mapped, tensors
 from pipeline.simulator.program import Program, State
 
-Part = dict[str, Tensor]  # what stands for one replica: tensors on the CPU, by name
+Slice = dict[str, Tensor]  # what stands for one replica: tensors on the CPU, by name
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Snapshot:
         return self.steps.shape[-1]
 
 
-def parts(program: Program, snapshot: Snapshot) -> Iterator[Part]:
-    """Yield the part of every replica.
+def slices(program: Program, snapshot: Snapshot) -> Iterator[Slice]:
+    """Yield the slice of every replica.
 
     Raises:
         TypeError: An attack or a rule remembers something else than tensors of one entry a replica.
@@ -52,10 +52,10 @@ def parts(program: Program, snapshot: Snapshot) -> Iterator[Part]:
     state = mapped(Tensor.cpu, snapshot.state)
     steps, evaluations = snapshot.steps.cpu(), snapshot.evaluations.cpu()
     for r in range(len(program.initial)):
-        part = {f"state.{place}": tensor for place, tensor in enumerate(_of_replica(program, state, r))}
-        part |= {"steps": steps[:, r], "evaluations": evaluations[:, r]}
-        part |= {"evaluated": torch.tensor(snapshot.evaluated)}
-        yield {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in part.items()}
+        own = {f"state.{place}": tensor for place, tensor in enumerate(_of_replica(program, state, r))}
+        own |= {"steps": steps[:, r], "evaluations": evaluations[:, r]}
+        own |= {"evaluated": torch.tensor(snapshot.evaluated)}
+        yield {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in own.items()}
 
 
 def _of_replica(program: Program, state: State, replica: int) -> list[Tensor]:
@@ -86,12 +86,12 @@ def _entry(tensor: Any, replica: int, count: int) -> Tensor:
     return tensor[replica]
 
 
-def joined(program: Program, members: Sequence[Part]) -> Snapshot:
+def joined(program: Program, members: Sequence[Slice]) -> Snapshot:
     """Return the snapshot of a program whose replicas stand where ``members`` do, which is after the same step.
 
     Raises:
-        ValueError: The parts are of other cells.
-        KeyError: A part is not whole.
+        ValueError: The slices are of other cells.
+        KeyError: A slice is not whole.
     """
     start = program.start()
     common = len(list(tensors(_common(start))))
