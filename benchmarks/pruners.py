@@ -30,7 +30,7 @@ from pipeline.search.study import Candidate, Study
 STRENGTHS = 41
 BUDGETS = (10, 24)
 SAMPLER_SEEDS = 10
-PRUNERS = ("median", "halving")
+PRUNERS = ("median",)
 Table = dict[float, dict[int, float]]  # strength -> steps -> mean error over the seeds
 
 
@@ -120,9 +120,9 @@ def _searched(study: Study, table: Table, name: str | None, seed: int) -> list[t
         asked = asker.ask(search.batch)
         near = {number: _nearest(grid, float(proposal.parameters["strength"])) for number, proposal in asked.items()}
         left = list(asked)
-        for place, steps in enumerate(rungs(study.params.training)):
+        for steps in rungs(study.params.training):
             for number in left:
-                asker.report(number, table[near[number]][steps], step=2**place)
+                asker.report(number, table[near[number]][steps], step=steps)
             for number in [number for number in left if asked[number].origin != LITERATURE and asker.prune(number)]:
                 tried[number] = (near[number], steps)
                 left.remove(number)

@@ -287,13 +287,15 @@ def test_a_row_killed_in_the_middle_of_its_cells_goes_on_to_the_same_bytes(tmp_p
     for folder in (whole, killed):
         write(folder / "data" / "dataset.safetensors", DATASET)
     stage = subprocess.Popen([sys.executable, "-c", STAGE, str(killed)], cwd=ROOT)
-    deadline = time.monotonic() + 120
-    while not all_under_way(killed):
-        assert stage.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    stage.kill()
-    stage.wait()
+    deadline = time.monotonic() + 300
+    try:
+        while not all_under_way(killed):
+            assert stage.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        stage.kill()
+        stage.wait()
     rarely = parameters({**LONG, "execution.checkpoint_minutes": 10})
     train_row(killed, rarely, "ipm", lambda *_: Unwatched())
     assert 0 < steps_taken[0] < 400

@@ -93,7 +93,7 @@ class Search(Schema):
     finalists: int = Field(ge=1, le=100_000, description="worst trials that are confirmed")
     transfer: bool = Field(description="apply what was found for one defence to all others")
     budget_minutes: float | None = Field(gt=0, description="after which no further trials are asked for; null: none")
-    pruner: Literal["median", "halving"] | None = Field(None, description="ends trials early; null: none")
+    pruner: Literal["median"] | None = Field(None, description="ends trials early; null: none")
     seeds: Seeds
     confirmation_seeds: Seeds
 

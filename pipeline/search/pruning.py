@@ -33,10 +33,10 @@ def end_early(
 ) -> tuple[list[Candidate], pd.DataFrame]:
     """Train a round to each rung; return those that go on, and one row per seed of those that ended, ``COLUMNS``."""
     left, ended = list(candidates), list[dict[str, Any]]()
-    for number, steps in enumerate(rungs(study.params.training) if study.params.search.pruner else []):
+    for steps in rungs(study.params.training) if study.params.search.pruner else []:
         accuracies = _accuracies(study, left, steps, evaluator, f"{title}, to step {steps}")
         for candidate, values in zip(left, accuracies, strict=True):
-            askers[candidate.target].report(candidate.trial, 1 - fmean(values), step=2**number)
+            askers[candidate.target].report(candidate.trial, 1 - fmean(values), step=steps)
         mild = [candidate.label != LITERATURE and askers[candidate.target].prune(candidate.trial) for candidate in left]
         for candidate, values, ends in zip(left, accuracies, mild, strict=True):
             if ends:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 import optuna
-from optuna.pruners import BasePruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
@@ -35,15 +35,8 @@ def sampler(name: str, seed: int, startup: int, batch: int) -> BaseSampler:
 
 
 def pruner(name: str | None, startup: int) -> BasePruner:
-    """Return what tells from its first steps whether a trial is worth the rest; None: every trial is.
-
-    ``median`` begins after ``startup`` trials.
-    """
-    if name == "median":
-        return MedianPruner(n_startup_trials=startup)
-    if name == "halving":
-        return SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
-    return NopPruner()
+    """Return what tells from its first steps whether a trial is worth the rest, after ``startup`` trials; None: all are."""
+    return MedianPruner(n_startup_trials=startup) if name == "median" else NopPruner()
 
 
 class Asker:
