@@ -35,7 +35,7 @@ def sampler(name: str, seed: int, startup: int, batch: int) -> BaseSampler:
 
 
 def pruner(name: str | None, startup: int) -> BasePruner:
-    """Return what tells from its first steps whether a trial is worth the rest, after ``startup`` trials; None: all are."""
+    """Return what tells whether a trial is worth its later steps, once ``startup`` are whole; None: all are."""
     return MedianPruner(n_startup_trials=startup) if name == "median" else NopPruner()
 
 
