@@ -17,7 +17,7 @@ class Bar:
 
 def test_a_step_of_a_cell_is_counted_once_even_if_its_batch_is_halved_on_the_way():
     cells, bar, logged = grid_row(parameters(), "alie")[:3], Bar(), []
-    of_batch = _advancing(cells, lambda batch: lambda steps, _: logged.append((len(batch), steps)), bar)
+    of_batch = _advancing(cells, lambda batch: lambda steps, _: logged.append((len(batch), steps)), bar, [0, 0, 0])
     metrics = {"validation_accuracy": np.array([0.5])}
     whole = of_batch([0, 1, 2])
     whole(0, metrics)

@@ -14,6 +14,7 @@ import torch
 from pipeline.core.environment import environment
 from pipeline.core.errors import UserError
 from pipeline.data.dataset import Dataset, load
+from pipeline.runs.checkpoints import Checkpoints, keeping
 from pipeline.runs.memory import available
 from pipeline.runs.params import Execution
 from pipeline.runs.plan import TOGETHER, batches
@@ -96,6 +97,17 @@ def _one_gpu(number: int, on: torch.device) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": visible.split(",")[number % torch.cuda.device_count()].strip()}
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Cells that are trained together, and how; see :func:`train`."""
+
+    cells: list[Cell]
+    detect: bool
+    heterogeneity: bool
+    checkpoints: Checkpoints | None
+    until: int | None
+
+
 def arithmetic(model: Model, execution: Execution) -> dict[str, str]:
     """Return what computes the cells of ``model``: the part of their identity that params.yaml does not hold."""
     on = device(execution.device)
@@ -109,10 +121,12 @@ def train(
     watch: Callable[[list[int]], Watch],
     detect: bool = False,
     heterogeneity: bool = False,
+    checkpoints: Checkpoints | None = None,
+    until: int | None = None,
 ) -> Iterator[tuple[list[int], list[Result]]]:
     """Train ``cells`` in batches, as many at a time as there are processes.
 
-    A batch for which memory does not suffice is halved.
+    A batch for which memory does not suffice is halved. Cells that an interruption left at one step go on together.
 
     Args:
         cells: In any order; equal defences side by side are applied at once.
@@ -121,9 +135,12 @@ def train(
             evaluation is told twice, even if a batch must be repeated.
         detect: Measure what share of the Byzantine vectors a filter would flag.
         heterogeneity: Measure G and B at every evaluation.
+        checkpoints: Of the cells, written every ``execution.checkpoint_minutes``; None: an interruption loses all.
+        until: Steps after which training stops, and leaves its checkpoints to go on from; None: all.
 
     Yields:
-        The positions in ``cells`` of a batch, with their results, as the batches end.
+        The positions in ``cells`` of a batch, with their results, as the batches end. When the next are asked for, the
+        caller has written these, and their checkpoints are removed.
 
     Raises:
         UserError: Memory does not suffice for a single replica, or a process died twice over a batch.
@@ -131,15 +148,18 @@ def train(
     told = [-1] * len(cells)
 
     def task(positions: list[int]) -> Task:
-        arguments = ([cells[position] for position in positions], detect, heterogeneity)
-        return Task(positions, _attempt, arguments, _once(told, positions, watch(positions)))
+        kept = checkpoints and checkpoints.of(positions)
+        batch = Batch([cells[position] for position in positions], detect, heterogeneity, kept, until)
+        return Task(positions, _attempt, (batch,), _once(told, positions, watch(positions)))
 
-    waiting = [task(positions) for positions in _planned(cells, trainer)]
+    waiting = [task(positions) for positions in _planned(cells, trainer, checkpoints)]
     for ended, results in trainer.pool.run(waiting):
         if results is None:
-            waiting[:0] = map(task, _halves(ended.key, trainer.on))
-        else:
-            yield ended.key, results
+            waiting[:0] = map(task, _smaller(ended.key, trainer.on, checkpoints))
+            continue
+        yield ended.key, results
+        if checkpoints is not None and until is None:
+            checkpoints.of(ended.key).remove()
 
 
 def _once(told: list[int], positions: list[int], watch: Watch) -> Watch:
@@ -154,11 +174,21 @@ def _once(told: list[int], positions: list[int], watch: Watch) -> Watch:
     return new
 
 
-def _planned(cells: Sequence[Cell], trainer: Trainer) -> Iterator[list[int]]:
+def _planned(cells: Sequence[Cell], trainer: Trainer, checkpoints: Checkpoints | None) -> Iterator[list[int]]:
+    """Yield the positions of the cells of each batch; those of one batch stand at the same step."""
     if not cells:
-        return iter([])
-    together = len(cells) if trainer.on.type == "cuda" else TOGETHER
-    return batches(cells, trainer.dataset, memory(trainer), trainer.pool.size, together)
+        return
+    together, limit = len(cells) if trainer.on.type == "cuda" else TOGETHER, memory(trainer)
+    for positions in _at_one_step(list(range(len(cells))), checkpoints):
+        alike = [cells[position] for position in positions]
+        for batch in batches(alike, trainer.dataset, limit, trainer.pool.size, together):
+            yield [positions[place] for place in batch]
+
+
+def _at_one_step(positions: list[int], checkpoints: Checkpoints | None) -> list[list[int]]:
+    """Return the positions grouped by how many steps are done, those with most to do first."""
+    done = [0] * len(positions) if checkpoints is None else checkpoints.of(positions).done
+    return [[position for position, at in zip(positions, done, strict=True) if at == step] for step in sorted({*done})]
 
 
 def memory(trainer: Trainer) -> float:
@@ -173,7 +203,10 @@ def memory(trainer: Trainer) -> float:
     return GPU_SHARE * least / ceil(pool.size / torch.cuda.device_count())
 
 
-def _halves(positions: list[int], on: torch.device) -> list[list[int]]:
+def _smaller(positions: list[int], on: torch.device, checkpoints: Checkpoints | None) -> list[list[int]]:
+    """Return what to train instead of a batch whose cells stand at several steps, or do not fit into memory."""
+    if len(standing := _at_one_step(positions, checkpoints)) > 1:
+        return standing
     if len(positions) == 1:
         raise UserError(f"execution.device: the memory of {on} does not suffice for one replica of this model")
     middle = len(positions) // 2
@@ -196,12 +229,12 @@ def _prepare(data: Path, execution: Execution, on: torch.device) -> _Prepared:
     return _Prepared(load(data), execution, on)
 
 
-def _attempt(
-    here: _Prepared, cells: Sequence[Cell], detect: bool, heterogeneity: bool, watch: Watch
-) -> list[Result] | None:
-    """Return the results of a batch; None if memory does not suffice."""
+def _attempt(here: _Prepared, batch: Batch, watch: Watch) -> list[Result] | None:
+    """Return the results of a batch; None if memory does not suffice, or its cells stand at several steps."""
+    if batch.checkpoints is not None and len(set(batch.checkpoints.done)) > 1:  # a process ended while it wrote them
+        return None
     try:
-        return _train_batch(here, cells, detect, heterogeneity, watch)
+        return _train_batch(here, batch, watch)
     except (RuntimeError, MemoryError) as error:
         out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
         if not out_of_memory and "can't allocate memory" not in str(error):
@@ -216,10 +249,10 @@ def _free_gpu_memory(_: _Prepared, __: Watch) -> int:
     return int(torch.cuda.mem_get_info()[0]) + kept
 
 
-def _train_batch(
-    here: _Prepared, cells: Sequence[Cell], detect: bool, heterogeneity: bool, watch: Watch
-) -> list[Result]:
-    gradients = backend(here.execution.gradients, cells[0].model, here.on)
-    program = build(cells, here.dataset, gradients, here.on, detect, heterogeneity)
+def _train_batch(here: _Prepared, batch: Batch, watch: Watch) -> list[Result]:
+    gradients = backend(here.execution.gradients, batch.cells[0].model, here.on)
+    program = build(batch.cells, here.dataset, gradients, here.on, batch.detect, batch.heterogeneity)
+    begun = None if batch.checkpoints is None else batch.checkpoints.joined(program)
+    keep = keeping(batch.checkpoints, program, here.execution.checkpoint_minutes, batch.until)
     with kernels_chosen(program.training, together=gradients in (chain_gradients, vmap_gradients)):
-        return run(program, watch)
+        return run(program, watch, begun, keep, batch.until)
