@@ -8,9 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline.core.environment import compute_alike
+from pipeline.core.environment import compute_alike, environment
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+TRAINING = ("tune", "train", "references", "search")
 
 
 def _on_interruption(do: Callable[[int, Any], None]) -> None:
@@ -43,6 +44,10 @@ if __name__ == "__main__":
 compute_alike()  # before NumPy is imported
 
 try:
+    from pipeline.runs.pool import start_ahead
+
+    if __name__ == "__main__" and set(sys.argv[1:2]) & set(TRAINING):
+        start_ahead(environment(), "pipeline.runs.execution")
     from pipeline.core.component import allowed
     from pipeline.core.errors import UserError
     from pipeline.core.files import root
@@ -122,7 +127,6 @@ STAGES: dict[str, Callable[..., None]] = {
     "track": _track,
 }
 ROWS = {"tune": "tuning.defences", "train": "grid.attacks", "search": "search.studies"}
-TRAINING = ("tune", "train", "references", "search")
 TUNED = ("train", "references", "search", "analysis", "track")  # stages after tune
 
 
@@ -329,4 +333,6 @@ def _told(line: str, code: int = 1) -> int:
 
 if __name__ == "__main__":
     _on_interruption(_interrupt)
-    sys.exit(main())
+    ended = main()
+    sys.stderr.flush()
+    os._exit(ended)  # everything is written; to take PyTorch and MLflow down in order would last up to a second

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import Pipe, resource_tracker
+from multiprocessing import Pipe, forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import loky
+from loky.backend import get_context
 from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor, TerminatedWorkerError
 
 from pipeline.core.errors import UserError
@@ -29,6 +30,34 @@ DIED = (
     "execution: a process ended twice in the middle of the same batch {how}; "
     "if the system killed it to get memory back (SIGKILL), lower execution.processes or execution.memory_gb"
 )
+
+
+_ahead: Mapping[str, str] | None = None  # the environment of the process that was started ahead
+
+
+def start_ahead(environment: Mapping[str, str], module: str) -> None:
+    """Start a process that imports ``module`` while this one imports its own; others are forked from it.
+
+    Those are the processes of pools with this environment: they are there at once. For stages of ``python -m pipeline``
+    only; from a script or a notebook, a forked process would run the main module again.
+    """
+    global _ahead
+    _ahead = {**environment, **KEPT_WHATEVER_ITS_SIZE}
+    forkserver.set_forkserver_preload([module, "pipeline.runs.origin"])
+    with interruptions_held(), _variables(_ahead):
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _variables(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Give this process further environment variables, which those that it starts inherit."""
+    before = dict(os.environ)
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def cores() -> int:
@@ -148,8 +177,9 @@ class _Slot:
     def start(self) -> None:
         """Start a process."""
         self.reader, writer = Pipe(duplex=False)
+        context = get_context("loky" if self._environment != _ahead else "forkserver")
         self._executor = ProcessPoolExecutor(
-            max_workers=1, env=self._environment, initializer=_begin, initargs=(os.getpid(), writer)
+            max_workers=1, context=context, env=self._environment, initializer=_begin, initargs=(os.getpid(), writer)
         )
         with interruptions_held():
             self._prepared = self._executor.submit(_prepare, self._prepare, self._arguments)
