@@ -80,17 +80,18 @@ def headline(compared: pd.DataFrame) -> pd.DataFrame:
     return clean[columns].merge(worst, how="left", on=["partition", "defence"])
 
 
-def cell_curves(records: Iterable[Record]) -> pd.DataFrame:
+def cell_curves(records: Sequence[Record]) -> pd.DataFrame:
     """Return one row per cell and evaluation: names, seed, ``steps_done`` and ``EVALUATION_METRICS``."""
-    rows = []
-    for record in records:
-        names = dict(zip(GROUP, record.planned.group, strict=True))
-        evaluations = pd.DataFrame({**names, "seed": record.planned.cell.seed, **record.evaluations})
-        rows.append(evaluations.astype({"steps_done": int}))
-    return pd.concat(rows, ignore_index=True)
+    identities = [
+        (*record.planned.group, record.planned.cell.seed) for record in records for _ in record.evaluations["steps_done"]
+    ]
+    evaluated = {
+        name: np.concatenate([record.evaluations[name] for record in records]) for name in records[0].evaluations
+    }
+    return pd.DataFrame(identities, columns=[*GROUP, "seed"]).assign(**evaluated).astype({"steps_done": int})
 
 
-def curves(records: Iterable[Record], confidence: float) -> pd.DataFrame:
+def curves(records: Sequence[Record], confidence: float) -> pd.DataFrame:
     """Return one row per (attack, defence, partition, steps_done): validation accuracy and loss over the seeds."""
     measured: pd.DataFrame = (
         cell_curves(records)

@@ -102,12 +102,16 @@ def _gradients(
     for r in range(replicas):
         _transpose(params[r], sizes, transposed)
         for w in range(workers):
-            _matrix(signals[0], samples, sizes[0])[:] = inputs[r, w]
+            for i in range(samples):
+                for c in range(sizes[0]):
+                    signals[0, i * sizes[0] + c] = inputs[r, w, i, c]
             _forward(params[r], transposed, sizes, samples, signals)
             logits = _matrix(signals[len(sizes) - 1], samples, sizes[-1])
             by_logits = _matrix(derivative, samples, sizes[-1])
             _softmax(logits, labels[r, w], entropies[r, w], by_logits)
-            by_logits /= samples
+            for i in range(samples):
+                for c in range(sizes[-1]):
+                    by_logits[i, c] /= samples
             _backward(params[r], sizes, samples, signals, derivative, below, gradients[r, w])
 
 
