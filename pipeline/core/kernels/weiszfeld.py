@@ -50,20 +50,10 @@ def _median_weights(
     result, unconverged = np.zeros((replicas, n)), np.zeros(replicas, np.bool_)
     for r in range(replicas):
         used = np.flatnonzero(usable[r])
-        weights, unconverged[r] = _minimised(_between(products[r], used), iterations, tolerance)
+        weights, unconverged[r] = _minimised(products[r][used][:, used], iterations, tolerance)
         for k in range(len(used)):
             result[r, used[k]] = weights[k]
     return result, unconverged
-
-
-@compiled
-def _between(products: np.ndarray, used: np.ndarray) -> np.ndarray:
-    """Return the inner products of the points that are ``used``."""
-    chosen = np.empty((len(used), len(used)))
-    for i in range(len(used)):
-        for j in range(len(used)):
-            chosen[i, j] = products[used[i], used[j]]
-    return chosen
 
 
 @compiled
