@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,7 +33,14 @@ def _interrupt(number: int, _: Any) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
-def _not_installed(error: ModuleNotFoundError) -> str:
+def _ignore(number: int, _: Any) -> None:
+    """Let a process that has done all of its work end as it would; a second interruption ends it at once."""
+    signal.signal(number, signal.SIG_DFL)
+
+
+def _not_loaded(error: ImportError) -> str:
+    if not isinstance(error, ModuleNotFoundError):
+        return f"error: {sys.executable} cannot load a package: {error}"
     return (
         f"error: {sys.executable} has no package {error.name!r}; activate the project's environment "
         "(`source .venv/bin/activate`, after `make repro`), or install the package there"
@@ -56,8 +64,8 @@ try:
     from pipeline.runs.lock import alone
     from pipeline.runs.tuned import tuned
     from pipeline.runs.watchdog import stop_with_dvc
-except ModuleNotFoundError as error:
-    sys.exit(_not_installed(error))
+except ImportError as error:
+    sys.exit(_not_loaded(error))
 
 
 def _download(here: Path, parameters: params.Params) -> None:
@@ -297,7 +305,7 @@ def main() -> int:
     stop_with_dvc()
     try:
         code = _run(_parser().parse_args(), root())
-        sys.stdout.flush()
+        print(end="", flush=True)
         return code
     except UserError as error:
         return _told(f"error: {error}")
@@ -305,8 +313,8 @@ def main() -> int:
         return _told(f"error: {_cause(error)}")
     except MemoryError:
         return _told("error: the memory of this machine does not suffice")
-    except ModuleNotFoundError as error:
-        return _told(_not_installed(error))
+    except ImportError as error:
+        return _told(_not_loaded(error))
     except KeyboardInterrupt as error:
         return _told("interrupted; the next run goes on from here", 128 + (error.args or INTERRUPTIONS)[0])
 
@@ -325,7 +333,7 @@ def _cause(error: OSError) -> str:
 def _told(line: str, code: int = 1) -> int:
     print(line, file=sys.stderr, flush=True)
     try:
-        sys.stdout.flush()
+        print(end="", flush=True)
     except OSError:  # the disk is full, or the reader is gone: Python would say so once more as it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
@@ -333,6 +341,9 @@ def _told(line: str, code: int = 1) -> int:
 
 if __name__ == "__main__":
     _on_interruption(_interrupt)
-    ended = main()
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no ± is no reason to stop
+    code = main()
+    _on_interruption(_ignore)
     sys.stderr.flush()
-    os._exit(ended)  # everything is written; to take PyTorch and MLflow down in order would last up to a second
+    os._exit(code)  # everything is written; to take PyTorch and MLflow down in order would last up to a second

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from pipeline.runs.together import together
 from pipeline.simulator.cell import Cell
 from pipeline.simulator.distributed import SERVER
 
+Launch = Callable[[Path, Execution, Cell], Report | None]
 SECONDS = 10  # in which the first process of a machine tells what is wrong
 
 
@@ -41,14 +43,11 @@ def run_distributed(
         UserError: A wrong name or number, no gloo, another number of processes, machines that differ, or parameters
             that do.
     """
-    for number in (signal.SIGINT, signal.SIGTERM) if _launched() else ():
-        signal.signal(
-            number, signal.SIG_DFL
-        )  # a process that waits for another in C++ would not come to Python's handler
     try:
-        _train(root, params, _cell(params, attack, defence, workers, byzantine))
+        _train(f"{attack} against {defence}", root, params, _cell(params, attack, defence, workers, byzantine))
     except UserError:
         if int(os.environ.get("LOCAL_RANK", 0)) > 0:
+            _end_when_told()
             time.sleep(SECONDS)  # the first of this machine tells the same, and then torchrun ends the others
         raise
 
@@ -62,13 +61,11 @@ def _launched() -> int | None:
     if "RANK" not in os.environ:
         return None
     if missing := [name for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
-        raise UserError(
-            f"distributed: RANK is set, but not {' and '.join(missing)}; start it with torchrun, or unset RANK"
-        )
+        raise UserError(f"distributed: RANK is set, but not {' and '.join(missing)}; use torchrun, or unset RANK")
     return int(os.environ["WORLD_SIZE"])
 
 
-def _train(root: Path, params: Params, cell: Cell) -> None:
+def _train(title: str, root: Path, params: Params, cell: Cell) -> None:
     if not (dist.is_available() and dist.is_gloo_available()):
         raise UserError(f"distributed: PyTorch {torch.__version__} here was built without gloo; install one from PyPI")
     world, launched = cell.threat.workers + 1, _launched()
@@ -76,15 +73,23 @@ def _train(root: Path, params: Params, cell: Cell) -> None:
         raise UserError(_wrong_size(launched, cell))
     rank = int(os.environ.get("RANK", SERVER))
     if rank == SERVER:
-        print(_described(cell), flush=True)
-    launch = started_here if launched is None else partial(party, rank, world, "env://")
+        print(f"{title}: {_described(cell)}", flush=True)
+    if launched is None:
+        launch: Launch = started_here
+    else:
+        launch = partial(party, rank, world, "env://")
+        _end_when_told()
     report = launch(root / DATASET, params.execution, cell)
     if report is not None:
         print(_compared(report), flush=True)
         if not all(report.equal):
-            raise UserError(
-                f"distributed: step {report.equal.index(False)} gave other parameters than the simulated one"
-            )
+            raise UserError(f"distributed: step {report.equal.index(False)} gave other parameters than simulated")
+
+
+def _end_when_told() -> None:
+    """Have Ctrl-C and torchrun end this process at once: Python does not hear them while it waits for another one."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _cell(params: Params, attack: str, defence: str, workers: int | None, byzantine: int | None) -> Cell:
@@ -114,7 +119,7 @@ def _cell(params: Params, attack: str, defence: str, workers: int | None, byzant
 def _wrong_size(launched: int, cell: Cell) -> str:
     return (
         f"distributed: {launched} processes, but {cell.threat.workers} workers and a server are "
-        f"{cell.threat.workers + 1}; start as many, or give --workers {launched - 1}"
+        f"{cell.threat.workers + 1}; start as many, or give --workers {launched - 1} and --byzantine"
     )
 
 
@@ -122,8 +127,8 @@ def _described(cell: Cell) -> str:
     threat = cell.threat
     of_round = "" if threat.sampled is None else f", {threat.sampled} of them in a round"
     return (
-        f"{cell.attack.name} against {cell.defence.rule.name}: {cell.training.steps} steps, {threat.workers} workers "
-        f"({threat.byzantine} Byzantine){of_round}, {threat.workers + 1} processes"
+        f"{cell.training.steps} steps, {threat.workers} workers ({threat.byzantine} Byzantine){of_round}, "
+        f"{threat.workers + 1} processes"
     )
 
 

@@ -14,7 +14,7 @@ from pipeline.data.dataset import data_hash, load
 from pipeline.runs.execution import arithmetic
 from pipeline.runs.params import Execution
 from pipeline.simulator.cell import Cell
-from pipeline.simulator.distributed import SERVER, server, take_part
+from pipeline.simulator.distributed import SERVER, owned, server, take_part
 from pipeline.simulator.gradients import chain_gradients, vmap_gradients
 from pipeline.simulator.loop import step
 from pipeline.simulator.metrics import evaluate
@@ -56,13 +56,23 @@ class Gloo:
 
     def send(self, tensor: Tensor, to: int) -> None:
         """Send ``tensor`` to the process of that rank."""
-        dist.send(tensor.contiguous(), to)
+        with _told_if_gone(to):
+            dist.send(tensor.contiguous(), to)
         self.carried += tensor.nbytes
 
     def receive(self, into: Tensor, sender: int) -> Tensor:
         """Fill ``into`` with the next tensor from the process of rank ``sender``; return it."""
-        dist.recv(into, sender)
+        with _told_if_gone(sender):
+            dist.recv(into, sender)
         return into
+
+
+@contextmanager
+def _told_if_gone(rank: int) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise UserError(f"distributed: no answer from rank {rank}: {str(error).splitlines()[0]}") from None
 
 
 def party(rank: int, world: int, address: str, data: Path, execution: Execution, cell: Cell) -> Report | None:
@@ -80,7 +90,9 @@ def party(rank: int, world: int, address: str, data: Path, execution: Execution,
     keep_freed_memory()
     on_cpu = execution.replace(device="cpu")
     gradients = backend(on_cpu.gradients, cell.model, CPU)
-    program = build([cell], load(data), gradients, CPU)
+    whole = build([cell], load(data), gradients, CPU)
+    program = whole if rank == SERVER else owned(whole, rank - 1)
+    del whole  # a worker keeps its own share of the data
     with _group(rank, world, address):
         _refuse_others(cell.key(data_hash(data), arithmetic(cell.model, on_cpu)), world)
         with kernels_chosen(cell.training, together=gradients in (chain_gradients, vmap_gradients)):

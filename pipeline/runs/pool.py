@@ -11,7 +11,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe, forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -31,6 +31,11 @@ DIED = (
     "if the system killed it to get memory back (SIGKILL), lower execution.processes or execution.memory_gb"
 )
 
+NOT_STARTED = (
+    "execution.processes: a process could not be started: {cause}; "
+    "each needs memory, some open files (ulimit -n) and room in /dev/shm"
+)
+
 
 _ahead: Mapping[str, str] | None = None  # the environment of the process that was started ahead
 
@@ -42,14 +47,15 @@ def start_ahead(environment: Mapping[str, str], module: str) -> None:
     only; from a script or a notebook, a forked process would run the main module again.
     """
     global _ahead
-    _ahead = {**environment, **KEPT_WHATEVER_ITS_SIZE}
+    wanted = {**environment, **KEPT_WHATEVER_ITS_SIZE}
     forkserver.set_forkserver_preload([module, "pipeline.runs.origin"])
-    with interruptions_held(), _variables(_ahead):
+    with suppress(OSError), interruptions_held(), variables(wanted):  # a pool that cannot start processes says so
         forkserver.ensure_running()
+        _ahead = wanted
 
 
 @contextmanager
-def _variables(wanted: Mapping[str, str]) -> Iterator[None]:
+def variables(wanted: Mapping[str, str]) -> Iterator[None]:
     """Give this process further environment variables, which those that it starts inherit."""
     before = dict(os.environ)
     os.environ.update(wanted)
@@ -175,13 +181,23 @@ class _Slot:
         self._prepare, self._arguments = prepare, arguments
 
     def start(self) -> None:
-        """Start a process."""
+        """Start a process.
+
+        Raises:
+            UserError: The system does not let it start.
+        """
+        try:
+            self._start()
+        except OSError as error:  # it names no file
+            raise UserError(NOT_STARTED.format(cause=error.strerror or error)) from None
+
+    def _start(self) -> None:
         self.reader, writer = Pipe(duplex=False)
         context = get_context("loky" if self._environment != _ahead else "forkserver")
         self._executor = ProcessPoolExecutor(
             max_workers=1, context=context, env=self._environment, initializer=_begin, initargs=(os.getpid(), writer)
         )
-        with interruptions_held():
+        with interruptions_held(), variables(self._environment):  # also for the one started ahead, if it must be anew
             self._prepared = self._executor.submit(_prepare, self._prepare, self._arguments)
         writer.close()  # the process has the only other end: when it dies, reading meets the end of the file
 
@@ -285,4 +301,6 @@ def plain_errors() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, error.strerror, error.filename) from None
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):  # PyTorch's own error has no class
+            raise MemoryError from None
         raise RuntimeError(traceback.format_exc()) from None

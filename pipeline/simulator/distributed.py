@@ -100,9 +100,9 @@ def _overheard(program: Program) -> bool:
 
 
 def take_part(program: Program, number: int, wire: Wire, tap: Wire) -> None:
-    """Be worker ``number``, in whatever way the attack has it behave."""
+    """Be worker ``number``, in whatever way the attack has it behave; ``program`` is what it owns."""
     if number < program.threat.honest or isinstance(program.attack, DataAttack):
-        worker(owned(program, number), number, wire)
+        worker(program, number, wire)
     elif number == program.threat.honest:
         adversary(program, wire, tap)
     else:
@@ -110,8 +110,8 @@ def take_part(program: Program, number: int, wire: Wire, tap: Wire) -> None:
 
 
 def owned(program: Program, number: int) -> Program:
-    """Return what a worker holds of a program of one replica: the same, but of the data its own share alone."""
-    held = program.held[0, number, : int(program.sizes[0, number])]
+    """Return what a worker owns of a program of one replica: of the data its own share alone, none if it needs none."""
+    held = program.held[0, number : number + 1].flatten()[: int(program.sizes[0, number])]
     train, none = _samples(program.dataset.train, held), _samples(program.dataset.test, held[:0])
     return replace(
         program,
@@ -145,7 +145,7 @@ def worker(program: Program, number: int, wire: Wire) -> None:
         if not honest:
             assert isinstance(program.attack, DataAttack)
             sent = program.attack.sent(worked.vectors, momentum)
-        wire.send(sent, SERVER)
+        wire.send(sent[0, 0], SERVER)
 
 
 def _called(program: Program, wire: Wire) -> tuple[int, Tensor]:
@@ -161,8 +161,9 @@ def adversary(program: Program, wire: Wire, tap: Wire) -> None:
     It hears the honest vectors of every step, the last aggregate and what the defence remembers, and tells each of its
     accomplices what to send.
     """
-    start = program.start()
-    remembered = start.attack
+    assert isinstance(program.attack, VectorAttack)
+    start, of_all = program.start(), program.initial.new_zeros(1, program.threat.honest, program.network.size)
+    remembered = program.attack.init_state(of_all)
     for t in range(program.training.steps):
         h, b = program.counts(t)
         _called(program, wire)
@@ -185,4 +186,4 @@ def accomplice(program: Program, wire: Wire, tap: Wire) -> None:
     for _ in range(program.training.steps):
         place, like = _called(program, wire)
         if place != ABSENT:
-            wire.send(tap.receive(torch.empty_like(like), rank(program.threat.honest)), SERVER)
+            wire.send(tap.receive(torch.empty_like(like[0]), rank(program.threat.honest)), SERVER)
