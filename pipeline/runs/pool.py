@@ -233,20 +233,20 @@ def _begin(parent: int, writer: Connection) -> None:
 
 def _prepare(prepare: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     global _prepared
-    with _plain_errors():
+    with plain_errors():
         _prepared = prepare(*arguments)
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     try:
-        with _plain_errors():
+        with plain_errors():
             return function(_prepared, *arguments, lambda *told: _writer.send(told))
     finally:
         _writer.send(None)
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def plain_errors() -> Iterator[None]:
     """Turn what may not survive the way to the parent into its text."""
     try:
         yield
