@@ -4,7 +4,6 @@ Ray is an extra. It is imported, and the cluster asked, when there is a first ta
 A task asks for a GPU, a core, or a share of them; which node it runs on is for Ray to choose, so nodes may come and go.
 """
 
-import importlib
 import itertools
 import math
 import os
@@ -306,9 +305,10 @@ def _imported() -> Any:
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads its variables as it is imported
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        return importlib.import_module("ray")
+        import ray
     except ModuleNotFoundError:
         raise UserError(NOT_INSTALLED) from None
+    return ray
 
 
 def _one_runs_here() -> bool:

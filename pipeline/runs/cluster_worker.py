@@ -1,6 +1,5 @@
 """What runs on a cluster: the workers' side of ``cluster.py``."""
 
-import importlib
 import os
 import pickle
 import socket
@@ -64,6 +63,8 @@ def work(setting: Setting, number: int, call: bytes, mailbox: Any) -> Any:
         call: A pickled pair: the function, and its arguments between what was prepared and what it tells with.
         mailbox: Of the driver.
     """
+    import ray
+
     last: list[Any] = []
 
     def tell(*told: Any) -> None:
@@ -76,7 +77,7 @@ def work(setting: Setting, number: int, call: bytes, mailbox: Any) -> Any:
         return Raised(error)
     finally:
         if last:  # letters arrive in order: after the last one the driver may believe that the task has ended
-            importlib.import_module("ray").wait(last, timeout=LETTER_ARRIVES_WITHIN)
+            ray.wait(last, timeout=LETTER_ARRIVES_WITHIN)
 
 
 def _called(setting: Setting, call: bytes, tell: Callable[..., None]) -> Any:
@@ -113,10 +114,9 @@ def _choose_gpu() -> None:
 
     PyTorch sees all GPUs of the node, as it looks but once which are visible.
     """
-    given = importlib.import_module("ray").get_gpu_ids()
-    if given:
-        import torch
+    import ray
+    import torch
 
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if torch.cuda.is_available():
-            torch.cuda.set_device(visible.split(",").index(str(given[0])) if visible else int(given[0]))
+    given, visible = ray.get_gpu_ids(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given and torch.cuda.is_available():
+        torch.cuda.set_device(visible.split(",").index(str(given[0])) if visible else int(given[0]))
