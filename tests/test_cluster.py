@@ -68,7 +68,7 @@ def test_results_are_those_of_one_process_and_every_evaluation_is_told_before_it
     assert len(ray.put_there) == 1  # the data set, once
 
 
-@pytest.mark.parametrize("fault", [WorkerCrashedError(), ObjectLostError()])
+@pytest.mark.parametrize("fault", [WorkerCrashedError(), ObjectLostError(), OutOfMemoryError()])
 @pytest.mark.parametrize("after", [0, 2])
 def test_a_worker_that_dies_changes_nothing_and_nothing_is_told_twice(fault, after, ray):
     ray.faults, ray.after = [fault] * cluster.REPEATS, after
@@ -85,8 +85,8 @@ def test_a_batch_that_kills_every_worker_is_one_user_error(ray):
         trained(processes=1)
 
 
-def test_a_batch_whose_worker_is_killed_for_its_memory_is_halved(ray):
-    ray.faults = [OutOfMemoryError()]
+def test_a_batch_whose_workers_are_killed_for_their_memory_is_halved(ray):
+    ray.faults = [OutOfMemoryError()] * (cluster.REPEATS + 1)
     batches = trained(processes=1)
     assert [places for places, _ in batches] == [[0, 1, 2], [3, 4, 5]]
     assert_those_of_one_process(batches)

@@ -30,7 +30,8 @@ from pipeline.runs.cluster_worker import Mailbox, Raised, Setting, work
 from pipeline.runs.pool import Task, cores
 
 AUTO = "auto"  # the cluster that this machine belongs to; if there is none, one of this machine for as long as we run
-REPEATS = 3  # of a task whose worker died: what kills its worker each time ends the run
+REPEATS = 3  # of a task whose worker died: what kills its worker each time ends the run, or is halved
+MEMORY = "OutOfMemoryError"  # Ray ends a worker when its node has hardly any memory left, whoever uses it
 SECONDS = 0.5  # between two looks at what the workers tell
 ANSWERS_WITHIN = 5.0  # seconds, of an address
 HERE = "127.0.0.1"
@@ -42,7 +43,7 @@ UNREACHABLE = (
 )
 DIED = (
     "execution.cluster: {count} workers died over the same batch, the last one of {fault}; "
-    "if a node kills them to get memory back, lower execution.processes or execution.memory_gb"
+    "if a system kills them to get memory back, lower execution.processes or execution.memory_gb"
 )
 
 _connecting = threading.Lock()
@@ -148,7 +149,7 @@ class ClusterPool:
         """Work on tasks; see :meth:`pipeline.runs.pool.Pool.run`.
 
         Yields:
-            Each task with what its function returned, or None where its node had not enough memory for it.
+            Each task with what its function returned, or None where Ray ended its workers for want of memory.
 
         Raises:
             UserError: A task raised it, workers died over one task again and again, or there is no such cluster.
@@ -200,6 +201,8 @@ class ClusterPool:
                 yield one.task, answer
             elif one.deaths < REPEATS:
                 self._submit(one._replace(deaths=one.deaths + 1), running)
+            elif answer.fault == MEMORY:
+                yield one.task, None
             else:
                 raise UserError(DIED.format(count=one.deaths + 1, fault=answer.fault))
 
@@ -223,7 +226,7 @@ class _Cluster:
         )
         self.ray = ray
         self._work = ray.remote(max_retries=0, max_calls=0)(work)  # a worker outlives its task, on a GPU, too
-        self._mailbox = ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=here).remote()
+        self._mailbox = ray.remote(num_cpus=0, max_restarts=-1)(Mailbox).options(scheduling_strategy=here).remote()
 
     def counts(self, unit: str) -> list[int]:
         """Return the GPUs or cores of each node that is there."""
@@ -246,12 +249,18 @@ class _Cluster:
         return ended
 
     def letters(self, numbers: Sequence[int]) -> list[tuple[int, tuple[Any, ...]]]:
-        """Return what the workers on the tasks with these numbers have told since the last time."""
-        taken: list[tuple[int, tuple[Any, ...]]] = self.ray.get(self._mailbox.take.remote(numbers))
+        """Return what the workers on the tasks with these numbers have told since the last time.
+
+        What a mailbox held that has died is lost: it is progress, and no result.
+        """
+        try:
+            taken: list[tuple[int, tuple[Any, ...]]] = self.ray.get(self._mailbox.take.remote(numbers))
+        except self.ray.exceptions.RayError:
+            return []
         return taken
 
     def answer(self, reference: Any) -> Any:
-        """Return what a task returned, None where its node ended it for want of memory, or that it was lost.
+        """Return what a task returned, or that it was lost.
 
         Raises:
             UserError: The task raised it.
@@ -261,8 +270,6 @@ class _Cluster:
         errors = self.ray.exceptions
         try:
             answer = self.ray.get(reference)
-        except errors.OutOfMemoryError:
-            return None
         except (errors.RayTaskError, errors.RuntimeEnvSetupError) as error:
             raise UserError(f"execution.cluster: a node cannot start a worker: {str(error).strip()}") from None
         except errors.RayError as error:
