@@ -1,7 +1,6 @@
 """Cells on real Ray clusters of several nodes, all on this machine: whatever happens to them, the same bits."""
 
 import os
-from importlib.util import find_spec
 
 import psutil
 import pytest
@@ -10,11 +9,7 @@ from support import assert_identical, blobs, cell, train, trainer
 from pipeline.core.errors import UserError
 from pipeline.runs import cluster, execution
 
-pytestmark = [
-    pytest.mark.cluster,
-    pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: `make cluster`"),
-    pytest.mark.filterwarnings("ignore"),  # of Ray
-]
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]  # of Ray
 
 DATASET = blobs()
 CELLS = [
@@ -22,36 +17,6 @@ CELLS = [
     for defence in ("krum", "median")
     for seed in range(2)
 ]
-TOKEN = "0" * 64
-
-
-@pytest.fixture(scope="module", autouse=True)
-def guarded():
-    """Clusters ask for a token, which the driver has: Ray reads this as it is imported."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # what else runs here is no matter of these tests
-        yield
-
-
-@pytest.fixture
-def nodes():
-    """Starts a cluster: a head without cores, and nodes."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-
-    def start(*described):
-        return made, [made.add_node(**arguments) for arguments in described]
-
-    cluster._connected.cache_clear()
-    yield start
-    ray.shutdown()
-    made.shutdown()
-    cluster._connected.cache_clear()
 
 
 @pytest.fixture
