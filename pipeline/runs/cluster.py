@@ -41,10 +41,20 @@ UNREACHABLE = (
     "execution.cluster = {address!r}: nobody answers there ({fault}); `ray start --head` starts a cluster, "
     "docs/scale.md says how"
 )
+NOT_ADMITTED = (
+    "execution.cluster = {address!r}: {fault}; a cluster admits who has its token, RAY_AUTH_TOKEN or ~/.ray/auth_token"
+)
 DIED = (
     "execution.cluster: {count} workers died over the same batch, the last one of {fault}; "
     "if a system kills them to get memory back, lower execution.processes or execution.memory_gb"
 )
+
+# Ray reads them as it is imported: it asks for a token, reports to nobody, and tries to connect for seconds only.
+VARIABLES = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "5",
+}
 
 _connecting = threading.Lock()
 _stopping = threading.Event()
@@ -290,11 +300,12 @@ def _connected(address: str) -> _Cluster:
     ray = _imported()
     alone = {"num_cpus": cores(), "include_dashboard": False, "_node_ip_address": HERE}
     settings = {"address": joining} if joining else {"address": "local", **alone}
-    with _own_handlers():
+    with _own_handlers(), _silence():
         try:
             ray.init(**settings, runtime_env=_runtime(), log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise UserError(f"execution.cluster = {address!r}: {str(error).strip()}") from None
+            told = str(error).strip().partition("\n")[0].partition(". ")[0]
+            raise UserError(NOT_ADMITTED.format(address=address, fault=told)) from None
     return _Cluster(ray)
 
 
@@ -309,8 +320,8 @@ def connected(address: str) -> _Cluster:
 
 
 def _imported() -> Any:
-    os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads its variables as it is imported
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in VARIABLES.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
     except ModuleNotFoundError:
@@ -349,3 +360,16 @@ def _own_handlers() -> Iterator[None]:
     yield
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Let nothing through to standard error: Ray tells there what its exception tells as well."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

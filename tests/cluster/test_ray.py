@@ -1,6 +1,9 @@
 """Cells on real Ray clusters of several nodes, all on this machine: whatever happens to them, the same bits."""
 
+import ast
 import os
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -113,3 +116,25 @@ def test_a_cell_whose_workers_are_killed_for_want_of_memory_is_told_in_one_line(
     made, _ = nodes({"num_cpus": 1, "env_vars": kills})
     with pytest.raises(UserError, match="the memory of cpu does not suffice for one replica of this model"):
         trained(made.address, cells=CELLS[:1])
+
+
+ALONE = """
+import psutil
+from pipeline.runs import cluster
+
+cluster._one_runs_here = lambda: False  # nor the cluster of another test
+cluster.connected("auto")
+mine = [process.pid for process in psutil.Process().children(recursive=True)]
+print([found.laddr.ip for found in psutil.net_connections() if found.status == "LISTEN" and found.pid in mine])
+"""
+
+
+def test_a_cluster_of_this_machine_listens_on_the_loopback_and_writes_no_token(tmp_path):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE], env={**kept, "HOME": str(tmp_path)}, capture_output=True, text=True, check=True
+    )
+    listening = ast.literal_eval(done.stdout)
+    assert len(listening) >= 4
+    assert set(listening) <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+    assert not (tmp_path / ".ray").exists()
