@@ -10,10 +10,11 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import cache, cached_property
 from hashlib import sha256
 from math import ceil
@@ -28,6 +29,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.identity import PACKAGE
 from pipeline.runs.cluster_worker import Mailbox, Raised, Setting, work
 from pipeline.runs.pool import Task, cores
+from pipeline.runs.progress import WholeLines
 
 AUTO = "auto"  # the cluster that this machine belongs to; if there is none, one of this machine for as long as we run
 REPEATS = 3  # of a task whose worker died: what kills its worker each time ends the run, or is halved
@@ -67,7 +69,7 @@ def at_once(calls: Sequence[Callable[[], None]]) -> None:
     Raises:
         Exception: What the first that failed has raised.
     """
-    with ThreadPoolExecutor(max(1, len(calls))) as threads:
+    with redirect_stdout(WholeLines(sys.stdout)), ThreadPoolExecutor(max(1, len(calls))) as threads:
         futures = [threads.submit(call) for call in calls]
         try:
             for future in as_completed(futures):
