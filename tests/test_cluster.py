@@ -149,6 +149,22 @@ def test_a_task_asks_for_a_core_a_gpu_or_a_share_of_one(nodes, device, processes
     assert ray.asked == [asked]
 
 
+@pytest.mark.usefixtures("ray")
+def test_a_worker_prepares_once_and_its_node_gets_the_file_once(tmp_path):
+    (tmp_path / "file").write_bytes(b"data")
+
+    def prepare(path, _):
+        with path.with_suffix(".count").open("a") as stream:
+            stream.write("prepared\n")
+        return path
+
+    pool = cluster.ClusterPool("auto", "CPU", "auto", tmp_path / "file", prepare)
+    tasks = [cluster.Task(number, lambda path, tell: path, (), print) for number in range(3)]
+    (path,) = {value for _, value in pool.run(tasks)}
+    assert path.read_bytes() == b"data"
+    assert path.with_suffix(".count").read_text() == "prepared\n"
+
+
 def test_no_more_tasks_are_handed_out_than_are_wanted_at_a_time(ray):
     with trainer(DATASET, cluster="auto", processes=1) as ready:
         run = execution.train(
@@ -241,6 +257,8 @@ def prefetched(ray, tmp_path, monkeypatch):
 
     def stage(here, parameters, name, row):
         calls.append((name, row, parameters.execution.cluster))
+        time.sleep(0.02)
+        calls.append((f"end of {name}", row, parameters.execution.cluster))
 
     monkeypatch.setattr(command_line, "_stage", stage)
     return calls
@@ -250,12 +268,12 @@ def test_prefetch_goes_through_the_stages_as_dvc_repro_does(prefetched, tmp_path
     given = params.load(tmp_path / "params.yaml")
     command_line._prefetch(tmp_path, given, None)
     order = [name for name, *_ in prefetched]
-    tuned = len(given.tuning.defences)
-    assert order[:tuned] == ["tune"] * tuned
-    assert sorted(order[tuned:-1]) == sorted(
-        ["train"] * len(given.grid.attacks) + ["search"] * len(given.search.studies)
-    )
-    assert order[-1] == "references"
+    tuned, middle = 2 * len(given.tuning.defences), {"train": given.grid.attacks, "search": given.search.studies}
+    assert sorted(order[:tuned]) == sorted(["tune", "end of tune"] * len(given.tuning.defences))
+    begun = [(name, row) for name, row, _ in prefetched[tuned:-2] if not name.startswith("end")]
+    assert sorted(begun) == sorted((name, row) for name, rows in middle.items() for row in rows)
+    assert len(prefetched[tuned:-2]) == 2 * len(begun)
+    assert order[-2:] == ["references", "end of references"]
     assert {address for *_, address in prefetched} == {"auto"}
 
 
