@@ -22,7 +22,7 @@ test: $(VENV)/installed-tests
 soak: $(VENV)/installed-tests
 	SOAK=1 OMP_NUM_THREADS=1 pytest -n 0 -m soak tests/soak
 
-cluster: $(VENV)/installed-cluster
+cluster: $(VENV)/installed-tests $(VENV)/installed-cluster
 	OMP_NUM_THREADS=1 pytest -n 0 -m cluster tests/cluster
 
 ui: $(VENV)/installed
@@ -56,7 +56,7 @@ $(VENV)/installed-tests: pyproject.toml $(VENV)/installed
 	python -m pip install --quiet --editable '.[test]'
 	touch $@
 
-$(VENV)/installed-cluster: pyproject.toml $(VENV)/installed-tests
+$(VENV)/installed-cluster: pyproject.toml $(VENV)/installed
 	python -m pip install --quiet --editable '.[cluster]'
 	touch $@
 
