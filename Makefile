@@ -20,7 +20,7 @@ test: $(VENV)/installed-tests
 	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile
 
 soak: $(VENV)/installed-tests
-	SOAK=1 OMP_NUM_THREADS=1 pytest -n 0 -m soak tests/soak
+	SOAK=1 OMP_NUM_THREADS=1 pytest -n 0 -m soak tests/soak tests/distributed
 
 cluster: $(VENV)/installed-tests $(VENV)/installed-cluster
 	OMP_NUM_THREADS=1 pytest -n 0 -m cluster tests/cluster

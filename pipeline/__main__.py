@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,7 +33,14 @@ def _interrupt(number: int, _: Any) -> NoReturn:
     raise KeyboardInterrupt(number)
 
 
-def _not_installed(error: ModuleNotFoundError) -> str:
+def _ignore(number: int, _: Any) -> None:
+    """Let a process that has done all of its work end as it would; a second interruption ends it at once."""
+    signal.signal(number, signal.SIG_DFL)
+
+
+def _not_loaded(error: ImportError) -> str:
+    if not isinstance(error, ModuleNotFoundError):
+        return f"error: {sys.executable} cannot load a package: {error}"
     return (
         f"error: {sys.executable} has no package {error.name!r}; activate the project's environment "
         "(`source .venv/bin/activate`, after `make repro`), or install the package there"
@@ -52,8 +60,8 @@ try:
     from pipeline.runs.lock import alone
     from pipeline.runs.tuned import tuned
     from pipeline.runs.watchdog import stop_with_dvc
-except ModuleNotFoundError as error:
-    sys.exit(_not_installed(error))
+except ImportError as error:
+    sys.exit(_not_loaded(error))
 
 
 def _download(here: Path, parameters: params.Params) -> None:
@@ -128,7 +136,7 @@ TUNED = ("train", "references", "search", "analysis", "track")  # stages after t
 
 
 # Stages whose work does not depend on each other's, in the order of their groups.
-TOGETHER = (("tune",), ("train", "search"), ("references",))
+GROUPS = (("tune",), ("train", "search"), ("references",))
 
 
 def _prefetch(here: Path, parameters: params.Params, address: str | None) -> None:
@@ -139,7 +147,7 @@ def _prefetch(here: Path, parameters: params.Params, address: str | None) -> Non
     execution = parse(params.Execution, {**parameters.execution.content(), **wanted}, "execution")
     cluster.connected(execution.cluster)
     parameters = parameters.model_copy(update={"execution": execution})
-    for group in TOGETHER:
+    for group in GROUPS:
         rows = [(name, row) for name in group for row in (_rows(parameters, name) if name in ROWS else [None])]
         cluster.at_once([partial(_stage, here, parameters, *row) for row in rows])
     print("prefetch: every cell is there; `dvc repro` trains none", flush=True)
@@ -193,6 +201,12 @@ def _record(here: Path, parameters: params.Params, experiment: Path) -> None:
     print(f"{experiment}: {found} cells found")
 
 
+def _distributed(here: Path, parameters: params.Params, wanted: argparse.Namespace) -> None:
+    from pipeline.runs.distributed import run_distributed
+
+    run_distributed(here, parameters, wanted.attack, wanted.defence, wanted.workers, wanted.byzantine)
+
+
 def _compare(here: Path, to: str) -> int:
     from pipeline.report.compare import compare
 
@@ -209,6 +223,7 @@ HELP = {
     "analysis": "make tables, figures and the report of all results; analysis",
     "track": "put all results into MLflow; track",
     "prefetch": "train on a Ray cluster what `dvc repro` would train; prefetch --address 10.0.0.1:6379",
+    "distributed": "train a cell as a server and n workers, each a process; distributed alie krum",
     "plan": "tell the cells, steps, memory and minutes of a whole `dvc repro`; plan",
     "headline": "print the worst case of each defence; headline",
     "list": "print every rule, attack, model, ... with its parameters; list",
@@ -242,6 +257,11 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("row", nargs="?", metavar="stage", help="train@<attack> or search@<study>, that alone")
     fetching = commands.add_parser("prefetch")
     fetching.add_argument("--address", help="host:port of the cluster's head (default: execution.cluster, else auto)")
+    real = commands.add_parser("distributed")
+    real.add_argument("attack", help="a name in attacks of params.yaml")
+    real.add_argument("defence", help="a name in defences of params.yaml")
+    real.add_argument("--workers", type=int, metavar="N", help="n, instead of threat.workers")
+    real.add_argument("--byzantine", type=int, metavar="B", help="b, and f, instead of those of threat")
     commands.add_parser("plan")
     commands.add_parser("headline")
     catalogue = commands.add_parser("list")
@@ -285,6 +305,8 @@ def _compute(arguments: argparse.Namespace, here: Path, parameters: params.Param
         _plan(here, parameters)
     elif arguments.command == "prefetch":
         _prefetch(here, parameters, arguments.address)
+    elif arguments.command == "distributed":
+        _distributed(here, parameters, arguments)
     else:
         _stage(here, parameters, arguments.command, getattr(arguments, "row", None))
 
@@ -309,7 +331,7 @@ def main() -> int:
     stop_with_dvc()
     try:
         code = _run(_parser().parse_args(), root())
-        sys.stdout.flush()
+        print(end="", flush=True)
         return code
     except UserError as error:
         return _told(f"error: {error}")
@@ -317,8 +339,8 @@ def main() -> int:
         return _told(f"error: {_cause(error)}")
     except MemoryError:
         return _told("error: the memory of this machine does not suffice")
-    except ModuleNotFoundError as error:
-        return _told(_not_installed(error))
+    except ImportError as error:
+        return _told(_not_loaded(error))
     except KeyboardInterrupt as error:
         return _told("interrupted; the next run goes on from here", 128 + (error.args or INTERRUPTIONS)[0])
 
@@ -337,7 +359,7 @@ def _cause(error: OSError) -> str:
 def _told(line: str, code: int = 1) -> int:
     print(line, file=sys.stderr, flush=True)
     try:
-        sys.stdout.flush()
+        print(end="", flush=True)
     except OSError:  # the disk is full, or the reader is gone: Python would say so once more as it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return code
@@ -345,4 +367,8 @@ def _told(line: str, code: int = 1) -> int:
 
 if __name__ == "__main__":
     _on_interruption(_interrupt)
-    sys.exit(main())
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no ± is no reason to stop
+    code = main()
+    _on_interruption(_ignore)
+    sys.exit(code)

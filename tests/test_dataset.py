@@ -41,6 +41,10 @@ def test_a_missing_truncated_or_foreign_dataset_asks_for_prepare(digits, tmp_pat
     path = tmp_path / "dataset.safetensors"
     with pytest.raises(UserError, match=r"dataset.safetensors: no such file; run `dvc repro prepare`"):
         load(path)
+    path.mkdir()
+    with pytest.raises(UserError, match=r"dataset.safetensors: a folder .*move it away, then run `dvc repro prepare`"):
+        load(path)
+    path.rmdir()
     prepare(data(), digits, path)
     whole = path.read_bytes()
     foreign = (digits / "digits.safetensors").read_bytes()

@@ -36,6 +36,15 @@ def test_override_changes_its_line_and_keeps_the_comments(copy):
     assert (params.training.steps, params.grid.seeds, params.attacks["alie"].strength) == (50, (0, 1), 0.001)
 
 
+def test_parameters_that_are_a_link_are_changed_where_they_lie(copy):
+    path = copy.rename(copy.with_name("mine.yaml"))
+    copy.symlink_to(path)
+    override(copy, "training.steps=50")
+    apply(copy, overlay(copy, "training: {batch_size: 9}"))
+    assert copy.is_symlink()
+    assert (load(path).training.steps, load(path).training.batch_size) == (50, 9)
+
+
 def test_override_takes_mappings_and_the_last_of_repeated_changes(copy):
     override(copy, """  training.steps=50   data.source={"name":mnist} training.steps=60 """)
     assert load(copy).training.steps == 60
@@ -53,15 +62,17 @@ def test_override_with_nothing_leaves_every_byte(changes, copy):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ("training.stpes=3", "training.stpes=3: should be path=value, with a path that stands in params.yaml"),
-        ("trainig.steps=3", "trainig.steps=3: should be path=value"),
-        ("training.steps.more=3", "training.steps.more=3: should be path=value"),
-        ("grid.seeds.0=3", "grid.seeds.0=3: should be path=value"),
-        ("training.steps", "training.steps=: should be path=value"),
-        ("training.steps=", "training.steps=: should be path=value"),
-        ("=3", "=3: should be path=value"),
+        ("training.stpes=3", "training.stpes: no key 'stpes' in training; one of .* - did you mean 'steps'"),
+        ("grd.seeds=[0]", "grd.seeds: no key 'grd' in params.yaml; one of .* - did you mean 'grid'"),
+        ("defences.krum.rul.name=mean", "no key 'rul' in defences.krum; one of 'rule' - did you mean 'rule'"),
+        ("training.steps.more=3", "training.steps.more: training.steps = 150 has no keys; set it as a whole"),
+        ("grid.seeds.0=3", r"grid.seeds.0: grid.seeds = \[0, .* has no keys; set it as a whole"),
+        ("training.steps", "training.steps: should be path=value"),
+        ("training.steps=", "training.steps: should be path=value"),
+        ("=3", "no key '' in params.yaml; one of"),
         ("grid.seeds=[0, 1]", r"grid.seeds=\[0,: the value is not YAML; write it without blanks"),
         ("training.steps=50 training.momentum=2", "training.momentum = 2: should be less than 1"),
+        ("training.steps=!mine", "would not be YAML: could not determine a constructor for the tag '!mine'"),
         ("training.steps=abc", "training.steps = 'abc': should be a valid integer"),
         ("threat.tolerated=8", "defences.krum: krum needs"),
     ],
@@ -76,9 +87,10 @@ def test_override_writes_nothing_when_a_change_is_wrong(changes, message, copy):
 def test_override_of_a_missing_or_broken_file_is_told(tmp_path):
     with pytest.raises(UserError, match="not found"):
         override(tmp_path / "params.yaml", "training.steps=3")
-    (tmp_path / "params.yaml").write_text("a: [")
-    with pytest.raises(UserError, match="is not YAML"):
-        override(tmp_path / "params.yaml", "training.steps=3")
+    for text, told in (("a: [", "is not YAML"), ("", "should be a mapping of sections")):
+        (tmp_path / "params.yaml").write_text(text)
+        with pytest.raises(UserError, match=told):
+            override(tmp_path / "params.yaml", "training.steps=3")
 
 
 def overlay(copy: Path, text: str) -> Path:

@@ -67,7 +67,7 @@ def test_fedavg_with_the_mean_is_the_mean_of_the_local_models():
     changes = {**NO_BYZANTINE, "training.local_update": LOCAL, "training.learning_rate": 1.0, "training.momentum": 0.0}
     program = build([cell("none", "mean", changes=changes)], DATASET, vmap_gradients, CPU)
     state = program.start()
-    inputs, labels = program.batch(0, None)
+    inputs, labels = program.batch(0, None, honest=7)
     assert labels.shape == (1, 7, 9)
     sent, _ = LocalSGD(steps=3, learning_rate=0.2).vectors(
         loop_gradients, program.network, state.params, inputs, labels

@@ -38,8 +38,15 @@ def run(monkeypatch, *arguments: str) -> int:
         (["search", "label_flip"], "error: search label_flip: not in search.studies; one of 'sign_flip', "),
         (["prepare"], "no such file; run `dvc repro download`"),
         (["search", "alie"], "dataset.safetensors: no such file; run `dvc repro prepare`"),
-        (["set", "training.stpes=3"], "error: training.stpes=3: should be path=value"),
+        (["set", "grd.seeds=[0]"], "error: grd.seeds: no key 'grd' in params.yaml; one of "),
+        (["set", "grd.seeds=[0]"], "did you mean 'grid'?"),
         (["apply", "experiments/nowhere"], "error: experiments/nowhere: not found"),
+        (["distributed", "aile", "krum"], "error: distributed aile: not in attacks; one of 'none', "),
+        (["distributed", "alie", "krumm"], "did you mean 'krum'?"),
+        (
+            ["distributed", "ipm", "krum", "--workers", "4", "--byzantine", "1"],
+            "krum needs n >= 2f + 3, got n = 4, f = 1",
+        ),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_1(arguments, message, here, monkeypatch, capsys):
@@ -48,6 +55,22 @@ def test_a_mistake_is_one_message_and_exit_code_1(arguments, message, here, monk
     assert message in printed.err
     assert len(printed.err.splitlines()) == 1
     assert "Traceback" not in printed.out
+
+
+def test_another_number_of_processes_is_one_message(here, monkeypatch, capsys):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "5", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert run(monkeypatch, "distributed", "alie", "krum") == 1
+    assert "5 processes, but 17 workers and a server are 18" in capsys.readouterr().err
+    monkeypatch.delenv("MASTER_PORT")
+    assert run(monkeypatch, "distributed", "alie", "krum") == 1
+    assert "RANK is set, but not MASTER_PORT" in capsys.readouterr().err
+
+
+def test_a_pytorch_without_gloo_is_one_message(here, monkeypatch, capsys):
+    monkeypatch.setattr("torch.distributed.is_gloo_available", lambda: False)
+    assert run(monkeypatch, "distributed", "alie", "krum") == 1
+    assert "was built without gloo" in capsys.readouterr().err
 
 
 def test_wrong_parameters_are_all_told_before_a_stage_starts(here, monkeypatch, capsys):

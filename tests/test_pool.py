@@ -1,5 +1,6 @@
 """Batches are trained by real processes: the same bits, whatever happens to the processes."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from pipeline.core.environment import environment
 from pipeline.core.errors import UserError
 from pipeline.data.dataset import write
 from pipeline.runs import execution
-from pipeline.runs.pool import Pool, Task
+from pipeline.runs.pool import Pool, Task, plain_errors
 
 DATASET = blobs()
 CELLS = [cell("alie", defence, seed=seed) for defence in ("krum", "median") for seed in range(3)]
@@ -52,6 +53,21 @@ def returned(pool, function, *arguments):
 
 def nothing():
     pass
+
+
+def test_a_process_that_the_system_does_not_let_start_is_told(monkeypatch):
+    def refuse(**_):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr("pipeline.runs.pool.Pipe", refuse)
+    with pytest.raises(UserError, match=r"^execution.processes: .* could not be started: Too many open files; "):
+        Pool([{}], nothing).__enter__()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate")])
+def test_memory_that_does_not_suffice_in_a_process_is_no_traceback(error):
+    with pytest.raises(MemoryError), plain_errors():
+        raise error
 
 
 def variables(_, names, __):

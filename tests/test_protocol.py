@@ -16,7 +16,7 @@ from pipeline.defences.aggregators.iterative import CenteredClipping
 from pipeline.runs.plan import planned, whole_row
 from pipeline.runs.references import alone, prolonged, read_references, train_references
 from pipeline.runs.seeds import seeds_needed, t_half_width
-from pipeline.runs.store import read_row
+from pipeline.runs.store import Record, read_row
 from pipeline.runs.train import train_row
 from pipeline.runs.tuned import tune_folder, tuned
 from pipeline.search.tuning import chosen, objectives, tune_defence
@@ -232,6 +232,19 @@ def test_the_references_are_the_honest_alone_and_the_worst_rows_with_more_steps(
     for record in found.alone:
         assert {"g_squared", "b_squared"} <= set(record.evaluations)
         assert (record.evaluations["g_squared"] > 0).all()
+
+
+def test_the_worst_row_is_chosen_with_all_its_seeds_as_in_the_tables(root, monkeypatch):
+    params = parameters({**GRID, "grid.defences": ["mean"], "grid.seeds": [0], "grid.max_seeds": 2})
+    accuracies = {"sign_flip": [0.3, 0.9], "ipm": [0.4, 0.4]}  # the first seed alone would choose sign flipping
+
+    def row(_, __, attack):
+        cells = (planned(params, attack, "mean", "alpha_03", seed) for seed in (0, 1))
+        results = zip(cells, accuracies[attack], strict=True)
+        return [Record(cell, "", {"test_accuracy": accuracy}, {}, {}) for cell, accuracy in results]
+
+    monkeypatch.setattr("pipeline.runs.references.read_row", row)
+    assert [(longer.attack, longer.cell.seed) for longer in prolonged(root, params)] == [("ipm", 0)]
 
 
 def test_the_honest_alone_follow_the_mean_of_the_honest_vectors(root):

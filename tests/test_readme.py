@@ -73,20 +73,21 @@ def test_every_sentence_about_the_search_is_true_of_the_committed_results():
 
 
 @pytest.mark.parametrize(
-    ("family", "best", "other"),
+    ("family", "best", "others"),
     [
-        ("alpha_03 literature", "bucketing_geometric_median", "geometric_median"),
-        ("alpha_03 found", "trimmed_mean", "nnm_trimmed_mean"),
+        ("alpha_03 literature", "centered_clipping", ["geometric_median", "bucketing_geometric_median"]),
+        ("alpha_03 found", "centered_clipping", ["trimmed_mean", "geometric_median"]),
     ],
 )
-def test_no_defence_is_called_best_that_cannot_be_told_from_another(family, best, other):
+def test_no_defence_is_called_best_that_cannot_be_told_from_others(family, best, others):
     pairs = summary()["pairs"][family]
     with_best = {name: pair for name, pair in pairs.items() if best in name.split(" - ")}
     alike = {name for name, pair in with_best.items() if not pair["apart"]}
-    assert [set(name.split(" - ")) for name in alike] == [{best, other}]
+    assert {frozenset(name.split(" - ")) for name in alike} == {frozenset([best, other]) for other in others}
     assert all((pair["difference"] >= 0) == name.startswith(best) for name, pair in with_best.items())
     assert "**No defence can be called best.**" in README
-    assert f"`{best}` has the highest mean and `{other}` cannot be told from it" in " ".join(README.split())
+    rivals = " and ".join(f"`{other}`" for other in others)
+    assert f"`{best}` has the highest mean, and {rivals} cannot be told from it" in " ".join(README.split())
 
 
 def test_the_map_is_the_tree():

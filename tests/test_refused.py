@@ -70,9 +70,6 @@ def test_data_that_may_not_be_read_are_not_called_missing(tmp_path, monkeypatch)
     monkeypatch.setattr(type(path), "open", lambda *_: refuse(errno.EACCES, path))
     with pytest.raises(PermissionError):
         load(path)
-    monkeypatch.undo()
-    with pytest.raises(IsADirectoryError):
-        load(tmp_path)
 
 
 def refuse(number, path=None):
@@ -115,6 +112,17 @@ def test_without_the_environment_a_line_says_so():
     assert "activate" in line
 
 
+def test_a_library_that_memory_has_no_room_for_is_one_line(monkeypatch, capsys, here):
+    def fail(*_):
+        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
+
+    monkeypatch.setitem(command_line.STAGES, "prepare", fail)
+    assert run(monkeypatch, "prepare") == 1
+    assert the_line(capsys) == (
+        f"error: {sys.executable} cannot load a package: libtorch_cpu.so: failed to map segment from shared object"
+    )
+
+
 def test_a_full_disk_below_the_output_is_one_line(here):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         ran = pipeline("-m", "pipeline", "list", cwd=here, stdout=full)
@@ -130,6 +138,19 @@ def test_an_interruption_is_one_line(here, monkeypatch, capsys):
     monkeypatch.setitem(command_line.STAGES, "prepare", interrupt)
     assert run(monkeypatch, "prepare") == 130
     assert the_line(capsys) == "interrupted; the next run goes on from here"
+
+
+INTERRUPTED_AT_THE_END = """
+import atexit, os, runpy, signal, sys
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["pipeline", "set", ""]
+runpy.run_module("pipeline", run_name="__main__")
+"""
+
+
+def test_an_interruption_after_all_is_done_changes_nothing(here):
+    ran = pipeline("-c", INTERRUPTED_AT_THE_END, cwd=here)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, "KILLED"), (UserError, "FAILED")])

@@ -2,8 +2,11 @@
 
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 from base64 import b64decode
 
 import numpy as np
@@ -11,7 +14,7 @@ import pandas as pd
 import pytest
 from analysable import GRID, outputs, results, rewrite, undrawn
 from matplotlib.patches import Rectangle
-from support import blobs, parameters, train
+from support import ROOT, blobs, parameters, train
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import read_json
@@ -22,6 +25,7 @@ from pipeline.report.figures.style import FigureContext, line_styles
 from pipeline.report.findings import find
 from pipeline.report.headline import headline
 from pipeline.report.pictures import draw
+from pipeline.report.written import check
 from pipeline.runs import store
 from pipeline.runs.plan import grid_row
 
@@ -62,6 +66,7 @@ def test_writes_every_output(analysed):
         "reports/partitions.csv",
         "reports/report.md",
         "reports/report.html",
+        "reports/checksums.json",
         *(f"reports/figures/{kind}.{p}.png" for kind in KINDS for p in ("iid", "alpha_03")),
         "reports/figures/literature_and_found.png",
         "reports/figures/strength.sign_flip.png",
@@ -156,6 +161,40 @@ def test_the_headline_table_of_the_terminal_is_that_of_the_report(analysed):
     half_width = 100 * 12.7062 * 0.005
     assert f"alpha_03 krum 90.5 ± {half_width:.1f} ipm literature 2 20.5 ± {half_width:.1f} 70.0 ± 0.0" in rows
     assert len(rows) == 1 + 2 * 3
+
+
+def test_a_terminal_that_has_no_plus_minus_gets_the_table_all_the_same(analysed):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "pipeline", "headline"]
+    ran = subprocess.run(command, cwd=analysed, env=environment, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "90.5 ? " in ran.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("results/summary.json", "results/metrics/iid.krum.json", "reports/comparison.csv", "reports/report.html"),
+        *("reports/figures/heatmap.iid.png", "reports/checksums.json"),
+    ],
+)
+def test_what_was_edited_since_the_analysis_is_not_quoted(name, root):
+    check(root)
+    path = root / name
+    whole = path.read_bytes()
+    for content in (whole + b"\n", whole[:-1], whole.replace(b"2", b"3", 1), None):
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(UserError, match=r"not a whole result \(.*\); run `dvc repro -f -s analysis`"):
+            headline(root)
+        path.write_bytes(whole)
+    check(root)
+
+
+def test_without_an_analysis_a_line_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"reports: no such result; run `dvc repro analysis`"):
+        headline(tmp_path)
 
 
 def test_links_of_the_report_exist(analysed):

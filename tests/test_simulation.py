@@ -279,19 +279,18 @@ def test_what_honest_workers_read_does_not_depend_on_the_attack():
         assert torch.equal(one.held[:, :5], other.held[:, :5])
         assert torch.equal(one.sizes[:, :5], other.sizes[:, :5])
         for t in range(6):
-            assert all(
-                torch.equal(a[:, :5], b[:, :5]) for a, b in zip(one.batch(t, None), other.batch(t, None), strict=True)
-            )
+            read = zip(one.batch(t, None, honest=5), other.batch(t, None, honest=5), strict=True)
+            assert all(torch.equal(a[:, :5], b[:, :5]) for a, b in read)
 
 
 def test_what_honest_workers_read_does_not_depend_on_how_many_are_byzantine():
     few, many = (program_of(cell("none", changes={"threat.byzantine": b})) for b in (1, 2))
-    assert torch.equal(few.batch(2, None)[0], many.batch(2, None)[0])
+    assert torch.equal(few.batch(2, None, honest=5)[0], many.batch(2, None, honest=5)[0])
 
 
 def test_a_defence_and_an_attack_see_the_data_of_the_same_seed():
     program = program_of(*[cell(defence=defence, seed=seed) for seed in (3, 0) for defence in ("mean", "krum")])
-    inputs, labels = program.batch(1, None)
+    inputs, labels = program.batch(1, None, honest=5)
     assert torch.equal(inputs[0], inputs[1])
     assert torch.equal(labels[2], labels[3])
     assert not torch.equal(inputs[0], inputs[2])
@@ -302,7 +301,7 @@ def test_a_defence_and_an_attack_see_the_data_of_the_same_seed():
 def test_label_flipping_poisons_the_byzantine_workers_and_no_other():
     clean, poisoned = program_of(cell("none")), program_of(cell("label_flip"))
     for t in range(6):
-        (inputs, labels), (same, flipped) = clean.batch(t, None), poisoned.batch(t, None)
+        (inputs, labels), (same, flipped) = clean.batch(t, None, honest=5), poisoned.batch(t, None, honest=5)
         assert torch.equal(inputs, same)
         assert torch.equal(flipped[:, :5], labels[:, :5])
         assert torch.equal(flipped[:, 5:], 2 - labels[:, 5:])

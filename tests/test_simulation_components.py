@@ -73,7 +73,7 @@ def test_no_worker_reads_beyond_its_share():
         for worker, size in enumerate(shares.sizes.tolist()):
             own = DATASET.train.inputs[shares.samples[worker, :size]].flatten(1).double()
             for t in range(6):
-                read = program.batch(t, None)[0][r, worker].flatten(1)
+                read = program.batch(t, None, honest=5)[0][r, worker].flatten(1)
                 assert bool((read[:, None] == own).all(dim=-1).any(dim=-1).all())
 
 
@@ -82,7 +82,7 @@ def test_with_honest_holders_byzantine_workers_read_shares_of_honest_ones():
     program = build([cell("none", "median", "alpha_03", 0, changes)], DATASET, vmap_gradients, CPU)
     assert program.held.shape == (1, 7, 140 // 5)
     assert torch.equal(program.held[:, 5:], program.held[:, :2])
-    inputs, _ = program.batch(0, None)
+    inputs, _ = program.batch(0, None, honest=5)
     assert not torch.equal(inputs[:, 5:], inputs[:, :2])
 
 

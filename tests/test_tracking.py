@@ -154,11 +154,15 @@ def _git(root, *arguments):
 
 def test_runs_name_the_commit_and_whether_the_sources_differ(root):
     (root / ".gitignore").write_text("/tracking/\n")
-    (root / "dvc.lock").write_text("of the last run")
+    made = ("dvc.lock", "results/train/ipm/cell.json", "reports/report.md", "docs/images/heatmap.png")
+    for name in made:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("of the last run")
     _git(root, "init", "-q")
     _git(root, "add", ".")
     _git(root, "commit", "-qm", "all")
-    (root / "dvc.lock").write_text("of this run")
+    for name in made:
+        (root / name).write_text("of this run")
     Tracker(root, params(), DATA_HASH).publish_row("ipm", row(params()))
     (root / "new_rule.py").write_text("...")
     Tracker(root, params(), DATA_HASH).publish_row("none", row(params(), "none"))

@@ -13,7 +13,7 @@ from searched import LOW, study
 from support import ROOT
 from tracked import artifacts, current, ids, names, runs
 
-from pipeline.tracking.runs import EXPERIMENTS, SAVED_VIEW, compared_points
+from pipeline.tracking.runs import EXPERIMENTS, SAVED_VIEW, compared_points, same_view
 from pipeline.tracking.store import uri
 from pipeline.tracking.tracker import Tracker
 
@@ -131,6 +131,20 @@ def test_saved_views_show_what_the_runs_hold(root, tracker, stage):
     assert shown["params"] <= run.data.params.keys()
     assert shown["tags"] <= run.data.tags.keys()
     assert _view(root, stage, "current")["selectedColumns"] == list(EXPERIMENTS[stage].views["current"].columns)
+
+
+def test_views_saved_by_another_version_are_brought_up_to_date_and_notes_are_left(root, tracker):
+    client, name = MlflowClient(uri(root)), EXPERIMENTS["train"].name
+    number = client.get_experiment_by_name(name).experiment_id
+    made = client.get_experiment(number).tags
+    old = json.dumps({"name": "The grid", "createdAt": 0, "state": "{}"})
+    for tag, value in ((f"{SAVED_VIEW}current", old), (f"{SAVED_VIEW}worst", "{"), ("mlflow.note.content", "my own")):
+        client.set_experiment_tag(number, tag, value)
+    Tracker(root, params(), DATA_HASH)
+    tags = client.get_experiment(number).tags
+    assert all(same_view(tags[f"{SAVED_VIEW}{view}"], made[f"{SAVED_VIEW}{view}"]) for view in ("current", "worst"))
+    assert tags[f"{SAVED_VIEW}all"] == made[f"{SAVED_VIEW}all"]
+    assert tags["mlflow.note.content"] == "my own"
 
 
 def test_filters_of_the_saved_views_find_their_runs(root, tracker):

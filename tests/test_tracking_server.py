@@ -5,13 +5,16 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from analysable import results
 from made_up import DATA_HASH, params, row, train
 from mlflow.exceptions import MlflowException
+from support import parameters
 from tracked import children, current, runs
 
 from pipeline.core.errors import UserError
 from pipeline.tracking import connection
 from pipeline.tracking.live import follow
+from pipeline.tracking.track import track
 from pipeline.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.usefixtures("no_mlflow_environment")
@@ -95,6 +98,29 @@ def test_an_interrupted_row_ends_its_runs(root):
     train(live, records)
     live.stop("KILLED")
     assert {run.info.status for run in runs(root)} == {"KILLED"}
+
+
+def test_an_interrupted_track_ends_the_runs_that_it_has_begun(root, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    grid = parameters({"grid.attacks": ["none", "ipm"], "grid.defences": ["mean"], "search.studies": []})
+    results(root, grid)
+    monkeypatch.setattr("pipeline.tracking.tracker.MlflowClient.log_artifacts", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        track(root, grid, "train@ipm")
+    assert [run.info.status for run in runs(root)] == ["KILLED", "KILLED"]
+
+
+def test_a_full_disk_is_told_with_the_path_and_what_to_do(root, monkeypatch, capsys):
+    def full(*_, **__):
+        raise MlflowException(f"(sqlite3.OperationalError) database or disk is full\n[SQL: INSERT INTO runs {SECRET}]")
+
+    monkeypatch.setattr("pipeline.tracking.tracker.MlflowClient.create_run", full)
+    trained(root)
+    (line,) = capsys.readouterr().err.splitlines()
+    database = root / "tracking" / "mlflow.db"
+    assert line.startswith(f"warning: MLflow at {database}: database or disk is full; make room there; ")
 
 
 def test_runs_of_another_scope_are_not_touched(root, monkeypatch):

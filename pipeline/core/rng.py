@@ -71,9 +71,9 @@ class Stream:
         product = (number + 1) * _FORK
         return Stream(_scramble(self.keys + (_signed(product) if isinstance(product, int) else product)))
 
-    def uniform(self, count: int) -> Tensor:
-        """Return ``[R, count]`` numbers, float64, uniform in (0, 1)."""
-        positions = torch.arange(1, count + 1, device=self.keys.device) * _WEYL
+    def uniform(self, count: int, start: int = 0) -> Tensor:
+        """Return ``[R, count]`` numbers, float64, uniform in (0, 1): those of the stream after the first ``start``."""
+        positions = torch.arange(start + 1, start + count + 1, device=self.keys.device) * _WEYL
         bits = _shift(_scramble(self.keys[:, None] + positions), 12)
         return (bits.double() + 0.5) * 2.0**-52
 

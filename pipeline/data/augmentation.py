@@ -12,22 +12,23 @@ Augmentation = Literal["none", "crop_flip"]
 PADDING = 4  # pixels on each side, as is usual for CIFAR
 
 
-def augment(kind: Augmentation, inputs: Tensor, stream: Stream) -> Tensor:
+def augment(kind: Augmentation, inputs: Tensor, stream: Stream, place: int = 0) -> Tensor:
     """Return a training batch unchanged or changed by :func:`crop_flip`, whichever ``kind`` says.
 
     Args:
         kind: ``training.augment``.
         inputs: ``[R, w, B, *shape]``, normalised; images for ``crop_flip``.
         stream: Random numbers of the step, ``[R]``.
+        place: Of the first of these workers among those of the step.
     """
-    return crop_flip(inputs, stream) if kind == "crop_flip" else inputs
+    return crop_flip(inputs, stream, place) if kind == "crop_flip" else inputs
 
 
-def crop_flip(inputs: Tensor, stream: Stream) -> Tensor:
+def crop_flip(inputs: Tensor, stream: Stream, place: int = 0) -> Tensor:
     """Return every image shifted by up to 4 pixels in each direction, and mirrored left to right with probability 1/2.
 
     Each image is padded with 4 zeros (the mean of the normalised pixels) on all sides and cut back to its size at a
-    random position. What happens to a worker's images depends neither on other replicas nor on the workers after it.
+    random position. What happens to a worker's images depends on its place among the workers, and not on the others.
 
     Differs from: elsewhere the padding is black, because images are padded before they are normalised.
 
@@ -36,6 +37,7 @@ def crop_flip(inputs: Tensor, stream: Stream) -> Tensor:
     Args:
         inputs: ``[R, w, B, C, H, W]``, normalised.
         stream: Random numbers of the step, ``[R]``.
+        place: Of the first of these workers among those of the step.
 
     Returns:
         ``[R, w, B, C, H, W]``, a new tensor.
@@ -46,7 +48,7 @@ def crop_flip(inputs: Tensor, stream: Stream) -> Tensor:
         torch.Size([2, 5, 3, 1, 28, 28])
     """
     replicas, workers, batch, channels, height, width = inputs.shape
-    draws = stream.uniform(workers * batch * 3).view(replicas, workers, batch, 3, 1)
+    draws = stream.uniform(workers * batch * 3, place * batch * 3).view(replicas, workers, batch, 3, 1)
     down, right = (draws[..., :2, :] * (2 * PADDING + 1)).long().unbind(dim=-2)
     rows, columns = torch.arange(height, device=inputs.device), torch.arange(width, device=inputs.device)
     rows = rows + down  # [R, w, B, H]

@@ -154,6 +154,8 @@ def readable(path: Path, stage: str) -> Iterator[Path]:
         yield path
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run `dvc repro {stage}`") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder stands in its place; move it away, then run `dvc repro {stage}`") from None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.report.wording import interval
+from pipeline.report.written import check
 
 COLUMNS = ("partition", "defence", "clean (%)", "worst case", "from", "seeds", "accuracy (%)", "degradation (points)")
 
@@ -14,8 +15,9 @@ def headline(root: Path) -> str:
     """Return the first columns of the report's first table, aligned.
 
     Raises:
-        OSError: There are no results.
+        UserError: There are no results, or they are not as the stage ``analysis`` wrote them.
     """
+    check(root)
     worst: list[dict[Any, Any]] = pd.read_csv(root / "reports" / "worst_cases.csv").to_dict("records")
     rows = [
         (

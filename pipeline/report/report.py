@@ -13,6 +13,7 @@ from pipeline.report.page import page
 from pipeline.report.pictures import draw
 from pipeline.report.report_text import report
 from pipeline.report.tables import table_files
+from pipeline.report.written import seal
 from pipeline.runs.params import Params
 
 
@@ -32,6 +33,7 @@ def analyse(root: Path, params: Params) -> None:
             write_json(folder / f"{name}.json", row)
     with refilling(root / "reports") as folder:
         write(folder, params, data, findings)
+        seal(root, folder)
 
 
 def write(folder: Path, params: Params, data: Dataset, findings: Findings) -> None:

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from pipeline.core.errors import UserError
 from pipeline.core.files import replacing
 from pipeline.report.search_results import StudyResult
 from pipeline.runs.cache import set_aside
@@ -35,11 +36,15 @@ def export(path: Path, results: Sequence[StudyResult]) -> None:
             return
     except (SQLAlchemyError, StorageInternalError, KeyError, ValueError, RuntimeError) as error:
         set_aside(path.parents[1], path, str(error).splitlines()[0])
-    with replacing(path) as temporary:
-        storage = _storage(temporary)
-        for result in results:
-            optuna_studies(result, storage)
-        storage.engine.dispose()
+    try:
+        with replacing(path) as temporary:
+            storage = _storage(temporary)
+            for result in results:
+                optuna_studies(result, storage)
+            storage.engine.dispose()
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ or error  # Optuna's own text blames invalid data
+        raise UserError(f"{path}: {str(cause).splitlines()[0]}") from None
 
 
 def _storage(path: Path) -> optuna.storages.RDBStorage:

@@ -333,8 +333,9 @@ def _imported() -> Any:
 
 def _one_runs_here() -> bool:
     """Return whether a node of a cluster has been started by this user on this machine."""
-    started = (found.info for found in psutil.process_iter(["name", "uids"]))
-    return any(info["name"] == "raylet" and info["uids"].real == os.getuid() for info in started if info["uids"])
+    found = (process.info for process in psutil.process_iter(["name", "uids", "status"]))
+    nodes = [info for info in found if info["name"] == "raylet" and info["status"] != psutil.STATUS_ZOMBIE]
+    return any(info["uids"].real == os.getuid() for info in nodes)
 
 
 def _check_answers(address: str) -> None:

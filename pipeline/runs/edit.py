@@ -9,7 +9,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scanner import Scanner
 
-from pipeline.core.errors import UserError
+from pipeline.core.component import allowed
+from pipeline.core.errors import UserError, shown
 from pipeline.core.files import write_text
 from pipeline.runs.params import Params, parsed, read_yaml, validate
 
@@ -29,21 +30,25 @@ def override(path: Path, changes: str) -> None:
     """
     if not changes.strip():
         return
-    document = read_yaml(path, _round_trip())
+    document = _sections(path, _round_trip())
     for change in changes.split():
         _assign(document, *change.partition("=")[::2])
-    write_text(path, _valid_text(document))
+    write_text(path.resolve(), _valid_text(document))  # a link stays one
 
 
 def _assign(document: Any, where: str, value: str) -> None:
-    *parents, last = where.split(".")
-    section = document
-    for key in parents:
-        section = section.get(key) if isinstance(section, Mapping) else None
-    if not value or not isinstance(section, MutableMapping) or last not in section:
-        raise UserError(f"{where}={value}: should be path=value, with a path that stands in params.yaml")
+    if not value:
+        raise UserError(f"{where}: should be path=value, as in training.steps=50, without blanks")
+    keys, holder, found = where.split("."), document, document
+    for depth, key in enumerate(keys):
+        holder, above = found, ".".join(keys[:depth]) or "params.yaml"
+        if not isinstance(holder, MutableMapping):
+            raise UserError(f"{where}: {above} = {shown(holder)} has no keys; set it as a whole")
+        if key not in holder:
+            raise UserError(f"{where}: no key {key!r} in {above}; {allowed(key, map(str, holder))}")
+        found = holder[key]
     try:
-        section[last] = parsed(value, YAML())
+        holder[keys[-1]] = parsed(value, YAML())
     except ValueError:
         raise UserError(f"{where}={value}: the value is not YAML; write it without blanks, as in [0,1]") from None
 
@@ -61,7 +66,7 @@ def apply(path: Path, overlay: Path) -> None:
     Raises:
         UserError: A file cannot be read, or the result is not valid.
     """
-    write_text(path, _merged(path, overlay))
+    write_text(path.resolve(), _merged(path, overlay))
 
 
 def overlaid(path: Path, overlay: Path) -> Params:
@@ -78,12 +83,16 @@ def _merged(path: Path, overlay: Path) -> str:
     without_comments = YAML()
     without_comments.Scanner = Scanner
     changes_path = overlay / "params.yaml" if overlay.is_dir() else overlay
-    document, changes = read_yaml(path, _round_trip()), read_yaml(changes_path, without_comments)
-    for read_from, content in ((path, document), (changes_path, changes)):
-        if not isinstance(content, Mapping):
-            raise UserError(f"{read_from}: should be a mapping of sections")
-    _merge(document, changes, entries=False)
+    document = _sections(path, _round_trip())
+    _merge(document, _sections(changes_path, without_comments), entries=False)
     return _valid_text(document)
+
+
+def _sections(path: Path, yaml: YAML) -> Any:
+    document = read_yaml(path, yaml)
+    if not isinstance(document, Mapping):
+        raise UserError(f"{path}: should be a mapping of sections")
+    return document
 
 
 def _merge(section: Any, changes: Mapping[str, Any], entries: bool) -> None:
@@ -124,5 +133,8 @@ def _valid_text(document: Any) -> str:
     """
     text = io.StringIO()
     _round_trip().dump(document, text)
-    validate(YAML(typ="safe").load(text.getvalue()))
+    try:
+        validate(parsed(text.getvalue(), YAML(typ="safe")))
+    except ValueError as error:  # a tag, say, which may be copied but not understood
+        raise UserError(f"params.yaml would not be YAML: {error}") from None
     return text.getvalue()

@@ -30,6 +30,11 @@ DIED = (
     "if the system killed it to get memory back (SIGKILL), lower execution.processes or execution.memory_gb"
 )
 
+NOT_STARTED = (
+    "execution.processes: a process could not be started: {cause}; "
+    "each needs memory, some open files (ulimit -n) and room in /dev/shm"
+)
+
 
 def cores() -> int:
     """Return how many cores this process may use: by its affinity, and by the quota of its control group."""
@@ -146,12 +151,22 @@ class _Slot:
         self._prepare, self._arguments = prepare, arguments
 
     def start(self) -> None:
-        """Start a process."""
+        """Start a process.
+
+        Raises:
+            UserError: The system does not let it start.
+        """
+        try:
+            self._start()
+        except OSError as error:  # it names no file
+            raise UserError(NOT_STARTED.format(cause=error.strerror or error)) from None
+
+    def _start(self) -> None:
         self.reader, writer = Pipe(duplex=False)
         self._executor = ProcessPoolExecutor(
             max_workers=1, env=self._environment, initializer=_begin, initargs=(os.getpid(), writer)
         )
-        with _interruptions_held():
+        with interruptions_held():
             self._prepared = self._executor.submit(_prepare, self._prepare, self._arguments)
         writer.close()  # the process has the only other end: when it dies, reading meets the end of the file
 
@@ -209,7 +224,7 @@ class _Slot:
 
 
 @contextmanager
-def _interruptions_held() -> Iterator[None]:
+def interruptions_held() -> Iterator[None]:
     """Hold back Ctrl-C; a process that is started meanwhile never hears it, so that its parent alone decides."""
     resource_tracker.ensure_running()  # it would let interruptions through as it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -255,4 +270,6 @@ def plain_errors() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, error.strerror, error.filename) from None
+        if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):  # PyTorch's own error has no class
+            raise MemoryError from None
         raise RuntimeError(traceback.format_exc()) from None

@@ -80,14 +80,14 @@ def alone(params: Params) -> list[Planned]:
 def prolonged(root: Path, params: Params) -> list[Planned]:
     """Return each defence's worst attack on each partition with more steps, for the seeds of ``grid.seeds``.
 
-    The worst attack is that of least mean test accuracy over these seeds.
+    The worst attack is that of least mean test accuracy over all seeds that its row has, as in the tables.
 
     Raises:
         UserError: The grid is not trained.
     """
     longer = params.model_copy(update={"training": params.training.replace(steps=LONGER * params.training.steps)})
     records = [record for attack in params.grid.attacks if attack != CLEAN for record in read_row(root, params, attack)]
-    worst = _worst_attacks([record for record in records if record.planned.cell.seed in params.grid.seeds])
+    worst = _worst_attacks(records)
     return [
         planned(longer, worst[defence, partition], defence, partition, seed)
         for defence, partition in worst

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.attacks import DataAttack
 from pipeline.core.vectors import sum_over_columns
 from pipeline.data.partitions import Shares
 from pipeline.simulator.capture import stepper
@@ -22,35 +24,34 @@ from pipeline.simulator.metrics import (
     evaluate,
     local_gradients,
 )
-from pipeline.simulator.program import Program, State, at
+from pipeline.simulator.parts import Worked, craft, serve, work
+from pipeline.simulator.program import Program, State
 from pipeline.simulator.sampling import put, take
-from pipeline.simulator.server import update
-from pipeline.simulator.worker import with_momentum
 
 
 def step(program: Program, state: State, t: int | Tensor) -> tuple[State, Tensor]:
     """Return the state after step t (a number, or a tensor ``[]``), and its diagnostics ``[metrics, R]``."""
-    training, (h, b) = program.training, program.counts(t)
+    h, b = program.counts(t)
     present = program.present(t)  # [R, k], None: all
-    inputs, labels = program.batch(t, present)
-    vectors, losses = training.local_update.vectors(
-        program.gradients, program.network, state.params, inputs, labels
-    )  # [R, k, d], [R, k]
-    momentum = with_momentum(take(state.momentum, present), vectors, training.momentum, training.damped)
-    byzantine, attack = program.byzantine(vectors, momentum, state, t)  # [R, b, d]
-    honest = momentum[:, :h]
+    worked = work(program, state.params, take(state.momentum, present), t, present, h)  # [R, k, d]
+    honest = worked.momentum[:, :h]
+    byzantine, attack = _byzantine(program, worked, state, t)  # [R, b, d]
     sent = torch.cat([honest, byzantine], dim=-2)  # [R, n, d]
-    defended = program.defend(sent, state.defences, program.server.fork(t))
-    direction = defended.aggregates  # [R, d]
-    params, velocity = update(
-        state.params, state.velocity, direction, at(program.rates, t), training.weight_decay, training.server_momentum
-    )
-    byzantine_weight = sum_over_columns(defended.weights[:, h:])
-    measured = diagnostics(honest, losses[:, :h], direction, byzantine_weight, defended.unconverged, b)
+    params, velocity, defended = serve(program, state.params, state.velocity, state.defences, sent, t)  # [R, d]
+    direction, byzantine_weight = defended.aggregates, sum_over_columns(defended.weights[:, h:])
+    measured = diagnostics(honest, worked.losses[:, :h], direction, byzantine_weight, defended.unconverged, b)
     if program.detect:
         measured = torch.cat([measured, flagged(sent, h)[None]])
-    momenta = put(state.momentum, present, momentum)
+    momenta = put(state.momentum, present, worked.momentum)
     return State(params, momenta, direction, velocity, attack, defended.states), measured
+
+
+def _byzantine(program: Program, worked: Worked, state: State, t: int | Tensor) -> tuple[Tensor, Any]:
+    """Return the Byzantine vectors ``[R, b, d]``, and what the attack remembers."""
+    h, _ = program.counts(t)
+    if isinstance(program.attack, DataAttack):
+        return program.attack.sent(worked.vectors[:, h:], worked.momentum[:, h:]), None
+    return craft(program, worked.momentum, state.previous, state.defences, state.attack, t)
 
 
 @dataclass(frozen=True)

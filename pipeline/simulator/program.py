@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pipeline.attacks import Attack, AttackContext, DataAttack, VectorAttack
-from pipeline.attacks.base import scheduled
+from pipeline.attacks import Attack, DataAttack, VectorAttack
 from pipeline.core.rng import Stream
 from pipeline.data.augmentation import augment
 from pipeline.data.dataset import Dataset
@@ -76,6 +75,7 @@ class Program:
         ratios: ``[T, R, 1, 1]``, r of the attack's schedule; None where every attack is at full size from step 0.
         held: ``[R, w, m]``, sample numbers; those of a smaller share are followed by zeros.
         sizes: ``[R, n]``, how many samples each worker holds.
+        first: The number of the first of these workers: 0, but in a process that is a single worker.
         minibatches: ``[R]``, random numbers of the minibatches.
         rates: ``[T, R, 1]``, learning rates.
         initial: ``[R, d]``, initial parameters.
@@ -99,6 +99,7 @@ class Program:
     ratios: Tensor | None
     held: Tensor
     sizes: Tensor
+    first: int
     minibatches: Stream
     rates: Tensor
     initial: Tensor
@@ -127,44 +128,26 @@ class Program:
         others = self.threat.honest + subset(self.threat.byzantine, byzantine, stream.fork(1))
         return torch.cat([chosen, others], dim=-1)
 
-    def batch(self, t: int | Tensor, present: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the inputs ``[R, k, B, *shape]`` and labels ``[R, k, B]`` of the workers ``present`` at step t."""
+    def batch(self, t: int | Tensor, present: Tensor | None, honest: int, place: int = 0) -> tuple[Tensor, Tensor]:
+        """Return the inputs ``[R, k, B, *shape]`` and labels ``[R, k, B]`` of the workers ``present`` at step t.
+
+        Args:
+            t: The step.
+            present: ``[R, k]``, honest first; None: all.
+            honest: How many of these are honest; the others poison their labels where the attack is one on data.
+            place: Of the first of these among the workers of the step.
+        """
         size = self.training.batch_size * self.training.local_update.minibatches
-        drawn = minibatch(self.minibatches.fork(t), self.sizes, size)[:, : self.held.shape[1]]
+        sizes = self.sizes[:, : self.held.shape[1]]
+        drawn = minibatch(self.minibatches.fork(t), sizes, size, self.first)
         samples = take(self.held.gather(-1, drawn), present)
         labels = self.dataset.train.labels[samples]
         if isinstance(self.attack, DataAttack):
-            h, _ = self.counts(t)
-            poisoned = self.attack.poison(labels[:, h:], self.dataset.classes)
-            labels = torch.cat([labels[:, :h], poisoned], dim=1)
+            poisoned = self.attack.poison(labels[:, honest:], self.dataset.classes)
+            labels = torch.cat([labels[:, :honest], poisoned], dim=1)
         read = self.dataset.train.read(samples, self.initial.dtype)
-        inputs = augment(self.training.augment, read, self.images.fork(t))
+        inputs = augment(self.training.augment, read, self.images.fork(t), place)
         return inputs, labels
-
-    def byzantine(self, vectors: Tensor, momentum: Tensor, state: State, t: int | Tensor) -> tuple[Tensor, Any]:
-        """Return the Byzantine vectors ``[R, b, d]`` and a memory.
-
-        Args:
-            vectors: ``[R, k, d]``, of the workers present before momentum.
-            momentum: ``[R, k, d]``, after it.
-            state: Before the step.
-            t: The step.
-        """
-        h, b = self.counts(t)
-        if isinstance(self.attack, DataAttack):
-            return self.attack.sent(vectors[:, h:], momentum[:, h:]), None
-        assert isinstance(self.attack, VectorAttack)
-        context = AttackContext(
-            byzantine=b,
-            tolerated=self.threat.tolerated,
-            step=t,
-            strength=self.strength,
-            previous=state.previous,
-            defence=lambda vectors: self.defend(vectors, state.defences, self.adversary.fork(2 * t)).aggregates,
-            stream=self.adversary.fork(2 * t + 1),
-        )
-        crafted, memory = self.attack.craft(momentum, context, state.attack)
-        return crafted if self.ratios is None else scheduled(crafted, momentum, at(self.ratios, t)), memory
 
     def defend(self, sent: Tensor, states: tuple[Any, ...], stream: Stream) -> Defended:
         """Return what the defences make of the vectors ``sent``.
@@ -241,6 +224,7 @@ def build(
         ratios=None if (ratios := _ratios(cells)) is None else ratios.to(device, dtype),
         held=held.to(device),
         sizes=torch.stack([share.sizes for share in shares]).to(device),
+        first=0,
         minibatches=Stream.of([cell.seed for cell in cells], "minibatches", device),
         rates=_rates(cells).to(device, dtype),
         initial=_initial(network, cells, dtype).to(device),

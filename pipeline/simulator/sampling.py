@@ -52,23 +52,27 @@ def put(values: Tensor, workers: Tensor | None, new: Tensor) -> Tensor:
     return values.index_put((replicas.expand_as(workers), workers), new)
 
 
-def minibatch(stream: Stream, sizes: Tensor, size: int) -> Tensor:
+def minibatch(stream: Stream, sizes: Tensor, size: int, first: int = 0) -> Tensor:
     """Return which of its samples each worker reads in one step, drawn with replacement.
 
-    All workers draw, so the draws of one do not depend on which of them are honest.
+    Every worker has a place of its own in the stream, so its draws depend neither on the others nor on which of them
+    are honest.
 
     Args:
         stream: Random numbers of the step, ``[R]``.
-        sizes: ``[R, n]``, how many samples each worker holds.
+        sizes: ``[R, w]``, how many samples each worker holds.
         size: How many each reads.
+        first: The number of the first of these workers.
 
     Returns:
-        ``[R, n, size]``, those of worker i from 0 to its size - 1, int64.
+        ``[R, w, size]``, those of a worker from 0 to its size - 1, int64.
 
     Example:
         >>> minibatch(Stream.of([0], "minibatches"), torch.tensor([[1, 100]]), size=3)
         tensor([[[ 0,  0,  0],
                  [67, 72, 46]]])
+        >>> minibatch(Stream.of([0], "minibatches"), torch.tensor([[100]]), size=3, first=1)
+        tensor([[[67, 72, 46]]])
     """
-    drawn = stream.uniform(sizes.shape[-1] * size).view(*sizes.shape, size)
+    drawn = stream.uniform(sizes.shape[-1] * size, first * size).view(*sizes.shape, size)
     return (drawn * sizes[..., None]).long()

@@ -1,7 +1,9 @@
 """The connection to MLflow: opened, or refused within seconds, with the experiments that the runs stand in."""
 
+import errno
 import logging
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,11 +22,13 @@ from mlflow.utils.rest_utils import http_request
 
 from pipeline.core.errors import UserError
 from pipeline.core.files import replacing
-from pipeline.tracking.runs import EXPERIMENTS, Experiment, experiment_tags
+from pipeline.tracking.runs import EXPERIMENTS, SAVED_VIEW, Experiment, experiment_tags, same_view
 from pipeline.tracking.store import artifacts, database_of, sqlite_uri, without_password
 
 ANSWERS_IN = 5  # seconds within which a server must answer at first
 LONGEST = 500  # characters of a cause
+FULL = ("database or disk is full", os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+THROWN_BY = re.compile(r"^\(sqlite3\.\w+\) ")  # SQLAlchemy puts the class of the error first
 FAULTS = (MlflowException, SQLAlchemyError, ImportError, OSError)  # OSError: of files, sockets and requests
 databases.MAX_RETRY_COUNT = 1  # MLflow would try for 100 s, whatever the fault
 os.environ.setdefault("PGCONNECT_TIMEOUT", str(ANSWERS_IN))
@@ -49,7 +53,9 @@ def faults_told(address: str) -> Iterator[None]:
         yield
     except FAULTS as error:
         cause = " ".join(str(error).partition("\n[SQL")[0].split()) or type(error).__name__
-        raise UserError(without_password(f"MLflow at {address}: {cause}")[:LONGEST]) from None
+        remedy = "; make room there" if any(words in cause for words in FULL) else ""
+        told = f"MLflow at {database_of(address) or address}: {THROWN_BY.sub('', cause)}"
+        raise UserError(without_password(told)[:LONGEST] + remedy) from None
 
 
 def client(address: str) -> MlflowClient:
@@ -92,6 +98,8 @@ def _experiment(client: MlflowClient, address: str, experiment: Experiment) -> s
                 raise
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
-    for name in tags.keys() - found.tags.keys():
-        client.set_experiment_tag(found.experiment_id, name, tags[name])
+    for name, tag in tags.items():
+        held = found.tags.get(name)
+        if held is None or (name.startswith(SAVED_VIEW) and not same_view(held, tag)):
+            client.set_experiment_tag(found.experiment_id, name, tag)
     return str(found.experiment_id)

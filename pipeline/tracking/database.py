@@ -38,7 +38,7 @@ def _damage(database: Path) -> str | None:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF not in DAMAGED:
-            raise OSError(f"{database}: {error}") from None
+            raise OSError(str(error)) from None  # the caller names the database
         return str(error)
     if verdict != "ok":
         return " ".join(str(verdict).split())

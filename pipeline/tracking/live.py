@@ -68,8 +68,7 @@ class LiveRow:
 
     def stop(self, status: str) -> None:
         """End the runs that are live, the row's own included, with ``status``."""
-        for run_id in (*self._runs.values(), self._parent):
-            self._tracker.end(run_id, status)
+        self._tracker.stop(status)
 
     def _run(self, group: tuple[str, str, str]) -> str:
         """Return the live run of a group."""

@@ -112,6 +112,15 @@ def saved_view(name: str, state: Mapping[str, Any]) -> str:
     return json.dumps({"name": name, "createdAt": int(time.time() * 1000), "state": json.dumps(state)})
 
 
+def same_view(held: str, other: str) -> bool:
+    """Return whether two saved views show the same, whenever they were made; a view that cannot be read is another."""
+    try:
+        first, second = json.loads(held), json.loads(other)
+        return all(first[part] == second[part] for part in ("name", "state"))
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 class Point(NamedTuple):
     """One value of a metric."""
 

@@ -1,6 +1,6 @@
 """The stage ``track``: make the results, from their files alone, the current runs in MLflow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +13,7 @@ from pipeline.data import dataset
 from pipeline.report import search_export
 from pipeline.report.analysis import worst_attacks
 from pipeline.report.search_results import StudyResult, read_study
+from pipeline.report.written import check
 from pipeline.runs import store
 from pipeline.runs.params import Params
 from pipeline.tracking.connection import faults_told, wait_at_most
@@ -46,10 +47,14 @@ def track(root: Path, params: Params, stage: str | None = None) -> None:
     dataset.load(root / DATASET)
     tracker = Tracker(root, params, file_hash(root / DATASET))
     with faults_told(uri(root)):
-        if stage is None:
-            _track_all(tracker, root, params)
-        else:
-            stages[stage](tracker, root, params, stage.partition("@")[2])
+        try:
+            if stage is None:
+                _track_all(tracker, root, params)
+            else:
+                stages[stage](tracker, root, params, stage.partition("@")[2])
+        except KeyboardInterrupt:
+            tracker.stop("KILLED")
+            raise
 
 
 def _track_row(tracker: Tracker, root: Path, params: Params, attack: str) -> None:
@@ -59,7 +64,7 @@ def _track_row(tracker: Tracker, root: Path, params: Params, attack: str) -> Non
 
 
 def _track_study(tracker: Tracker, root: Path, params: Params, name: str) -> None:
-    runs = _study_runs(root, params, read_study(root, params, name))
+    runs = _study_runs(root, params, read_study(root, params, name), [])  # figures are there after the analysis
     tracker.publish_search(name, runs)
     made = [f"results/search/{name}", "results/tune"]
     publish_outer(tracker, root, f"search {name}", params, runs.study[1].points, made)
@@ -67,6 +72,7 @@ def _track_study(tracker: Tracker, root: Path, params: Params, name: str) -> Non
 
 def _track_all(tracker: Tracker, root: Path, params: Params) -> None:
     """Publish everything; ``tracking/imported.json`` lists it, by the keys of the cells."""
+    check(root)
     imported: dict[str, list[str]] = {}
     for attack in params.grid.attacks:
         records = store.read_row(root, params, attack)
@@ -74,7 +80,7 @@ def _track_all(tracker: Tracker, root: Path, params: Params) -> None:
         imported[f"train {attack}"] = [record.key for record in records]
     studies = [read_study(root, params, name) for name in params.search.studies]
     for study in studies:
-        tracker.publish_search(study.name, _study_runs(root, params, study))
+        tracker.publish_search(study.name, _study_runs(root, params, study, _pictures(root, study.name)))
     search_export.export(root / "tracking" / "optuna.db", studies)
     tracker.retire_rows(params.grid.attacks, params.search.studies)
     comparison = pd.read_csv(root / REPORTS / "comparison.csv")
@@ -91,7 +97,10 @@ def _title(params: Params) -> str:
     return f"{len(grid.defences)} defences | {len(grid.attacks)} attacks | {len(studies)} searches"
 
 
-def _study_runs(root: Path, params: Params, study: StudyResult) -> StudyRuns:
-    pictures = (root / FIGURES).rglob(f"*.{study.name}.png"), (root / FIGURES).rglob(f"*.{study.name}.*.png")
-    paths = [path for found in pictures for path in sorted(found)]
-    return study_runs(study, root / "results" / "search" / study.name, paths, params.analysis.confidence)
+def _pictures(root: Path, study: str) -> list[Path]:
+    patterns = (f"*.{study}.png", f"*.{study}.*.png")
+    return [path for pattern in patterns for path in sorted((root / FIGURES).rglob(pattern))]
+
+
+def _study_runs(root: Path, params: Params, study: StudyResult, pictures: Sequence[Path]) -> StudyRuns:
+    return study_runs(study, root / "results" / "search" / study.name, pictures, params.analysis.confidence)

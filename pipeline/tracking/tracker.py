@@ -63,6 +63,7 @@ class Tracker:
         self.outer = os.environ.pop("MLFLOW_RUN_ID", None)
         self._tags = {**code_tags(root), "data_hash": data_hash, "torch": version("torch")}
         self._dataset = _dataset(params.data.source.name, data_hash)
+        self._running: list[str] = []  # the ids of the runs that this process has begun, and not ended
         with connection.faults_told(self._uri):
             self._lock = FileLock(lock_file(self._uri))
             with self._lock:
@@ -105,6 +106,7 @@ class Tracker:
             parent, finished = self._prepare("train", attack, wanted)
             self._tag_cells(parent, cells)
             self.client.update_run(parent.info.run_id, status="RUNNING")
+            self._running.append(parent.info.run_id)
         return parent.info.run_id, set(finished)
 
     def publish_row(self, attack: str, records: Sequence[Record]) -> list[Whole]:
@@ -118,7 +120,7 @@ class Tracker:
                 self._publish("train", attack, heading, content, parent.info.run_id, finished)
             self._tag_cells(parent, len(records))
             if parent.info.status != "FINISHED":
-                self.client.set_terminated(parent.info.run_id)
+                self._end(parent.info.run_id)
         return runs
 
     def publish_search(self, study: str, runs: StudyRuns) -> None:
@@ -156,7 +158,7 @@ class Tracker:
         for trial, measured in runs.trials:
             run_id = self._create("search", study, trial, parent)
             self.client.log_batch(run_id, metrics=_metrics(measured.points), params=_params(trial.params))
-            self.client.set_terminated(run_id)
+            self._end(run_id)
         self.complete(parent, content)
         self.client.set_experiment_tag(self._experiments["search"], f"{SAVED_VIEW}{study}", runs.view)
 
@@ -210,7 +212,9 @@ class Tracker:
         tags = {**self._tags, **_stage_tags(stage, row), **own, "scope": self._scope, "current": "true"}
         if parent:
             tags[PARENT] = parent
-        return self.client.create_run(self._experiments[stage], tags=tags, run_name=name)
+        run = self.client.create_run(self._experiments[stage], tags=tags, run_name=name)
+        self._running.append(run.info.run_id)
+        return run
 
     def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
         """Log parameters, as many per call as MLflow takes."""
@@ -228,11 +232,17 @@ class Tracker:
         """Give a run its results, except for the metrics ``logged`` before (name, step), and finish it."""
         self.log(run_id, [point for point in content.points if (point.metric, point.step) not in logged])
         self._log_files(run_id, content.artifacts)
-        self.client.set_terminated(run_id)
+        self._end(run_id)
 
-    def end(self, run_id: str, status: str) -> None:
-        """End a run that has no results."""
+    def _end(self, run_id: str, status: str = "FINISHED") -> None:
         self.client.set_terminated(run_id, status)
+        if run_id in self._running:
+            self._running.remove(run_id)
+
+    def stop(self, status: str) -> None:
+        """End the runs that this process has begun, and not ended, with ``status``."""
+        for run_id in list(self._running):
+            self._end(run_id, status)
 
     def _log_files(self, run_id: str, files: Mapping[str, bytes]) -> None:
         with tempfile.TemporaryDirectory() as folder:

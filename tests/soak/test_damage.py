@@ -13,7 +13,7 @@ from tally import SOAK
 from pipeline.core.errors import UserError
 from pipeline.core.files import remove
 from pipeline.data.dataset import write
-from pipeline.report import report
+from pipeline.report import report, written
 from pipeline.runs import store
 from pipeline.runs.references import train_references
 from pipeline.runs.train import train_row
@@ -86,6 +86,10 @@ def analysis(root):
     report.analyse(root, tuned(root, PARAMS))
 
 
+def quoted(root):
+    written.check(root)
+
+
 def prepare(root):
     write(root / "data" / "dataset.safetensors", blobs())
 
@@ -145,12 +149,12 @@ def outcome(root, kind, damage, chance):
     whole = content(root)
     before(root)
     DAMAGE[damage](chance.choice(sorted(root.glob(kind))), chance)
-    stages = (analysis, owner) if before is nothing else (owner,)
+    stages = (quoted, analysis, owner) if before is nothing else (owner,)
     told = "restored"
     for stage in (*stages, analysis):
         try:
             stage(root)
-        except (UserError, IsADirectoryError) as error:
+        except UserError as error:
             told = "refused, then restored"
             if not helped(error, root, stage):
                 return f"a useless error: {error}"
@@ -163,9 +167,7 @@ def helped(error, root, stage):
         remove(root / str(error).partition(":")[0])
         stage(root)
         return True
-    if isinstance(error, IsADirectoryError):
-        return stage is analysis and error.filename is not None  # the command line names the file and the cause
-    return stage is analysis and re.search(r": .*run `dvc repro .*`$", str(error)) is not None
+    return stage in (quoted, analysis) and re.search(r": .*run `dvc repro .*`$", str(error)) is not None
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
