@@ -9,7 +9,9 @@ import signal
 import socket
 import sys
 import time
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from ray_stand_in import ObjectLostError, OutOfMemoryError, Ray, RuntimeEnvSetupError, WorkerCrashedError
@@ -228,6 +230,20 @@ def test_a_cluster_that_is_joined_is_asked_with_the_users_own_token(ray, monkeyp
     assert not {"num_cpus", "_node_ip_address"} & set(ray.settings)
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert "RAY_AUTH_TOKEN" not in os.environ
+
+
+def test_a_node_of_this_user_is_joined_but_not_one_that_has_ended_nor_one_of_somebody_else(monkeypatch):
+    def found(*described):
+        processes = [
+            SimpleNamespace(info={"name": name, "status": status, "uids": SimpleNamespace(real=user)})
+            for name, status, user in described
+        ]
+        monkeypatch.setattr(cluster.psutil, "process_iter", lambda _: processes)
+        return cluster._one_runs_here()
+
+    mine, running, ended = os.getuid(), psutil.STATUS_SLEEPING, psutil.STATUS_ZOMBIE
+    assert found(("python", running, mine), ("raylet", running, mine))
+    assert not found(("python", running, mine), ("raylet", ended, mine), ("raylet", running, mine + 1))
 
 
 def test_the_package_travels_and_nothing_beside_it(ray):
