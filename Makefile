@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test soak ui notebook clean
+.PHONY: repro test soak cluster ui notebook clean
 
 VIEWS := http://127.0.0.1:5000/\#/experiments
 
@@ -21,6 +21,9 @@ test: $(VENV)/installed-tests
 
 soak: $(VENV)/installed-tests
 	SOAK=1 OMP_NUM_THREADS=1 pytest -n 0 -m soak tests/soak tests/distributed
+
+cluster: $(VENV)/installed-tests $(VENV)/installed-cluster
+	OMP_NUM_THREADS=1 pytest -n 0 -m cluster tests/cluster
 
 ui: $(VENV)/installed
 	@printf '%s\n    %s\n' \
@@ -51,6 +54,10 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/installed-tests: pyproject.toml $(VENV)/installed
 	python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/installed-cluster: pyproject.toml $(VENV)/installed
+	python -m pip install --quiet --editable '.[cluster]'
 	touch $@
 
 $(VENV)/installed-notebooks: pyproject.toml $(VENV)/installed

@@ -86,7 +86,7 @@ def _seconds_of_row(attack: str, workload: Workload, conditions: Conditions) -> 
 def _trainer(workload: Workload, device: torch.device) -> Iterator[Trainer]:
     """Start processes that hold the data of a workload."""
     name: Literal["cpu", "cuda"] = "cuda" if device.type == "cuda" else "cpu"
-    execution = Execution(device=name, processes="auto", memory_gb=None, gradients="auto")
+    execution = Execution(device=name, cluster=None, processes="auto", memory_gb=None, gradients="auto")
     with TemporaryDirectory() as folder:
         workload.write(Path(folder) / DATASET)
         with trainer(Path(folder) / DATASET, execution) as processes:

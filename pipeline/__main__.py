@@ -4,7 +4,8 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
@@ -56,7 +57,7 @@ try:
 
     if __name__ == "__main__" and set(sys.argv[1:2]) & set(TRAINING):
         start_ahead(environment(), "pipeline.runs.execution")
-    from pipeline.core.component import allowed
+    from pipeline.core.component import allowed, parse
     from pipeline.core.errors import UserError
     from pipeline.core.files import root
     from pipeline.core.paths import CACHE, DATASET, RAW
@@ -138,6 +139,31 @@ ROWS = {"tune": "tuning.defences", "train": "grid.attacks", "search": "search.st
 TUNED = ("train", "references", "search", "analysis", "track")  # stages after tune
 
 
+# Stages whose work does not depend on each other's, in the order of their groups.
+GROUPS = (("tune",), ("train", "search"), ("references",))
+
+
+def _prefetch(here: Path, parameters: params.Params, address: str | None) -> None:
+    """Train on a cluster what ``dvc repro`` would train: the same stages, those of a group at the same time."""
+    from pipeline.runs import cluster
+
+    wanted = {"cluster": address or parameters.execution.cluster or cluster.AUTO}
+    execution = parse(params.Execution, {**parameters.execution.content(), **wanted}, "execution")
+    cluster.connected(execution.cluster)
+    parameters = parameters.model_copy(update={"execution": execution})
+    for group in GROUPS:
+        rows = [(name, row) for name in group for row in (_rows(parameters, name) if name in ROWS else [None])]
+        cluster.at_once([partial(_stage, here, parameters, *row) for row in rows])
+    print("prefetch: every cell is there; `dvc repro` trains none", flush=True)
+
+
+def _rows(parameters: params.Params, name: str) -> Sequence[str]:
+    """Return the rows of a stage as params.yaml names them."""
+    section, field = ROWS[name].split(".")
+    names: Sequence[str] = getattr(getattr(parameters, section), field)
+    return names
+
+
 def _check_published(here: Path, parameters: params.Params) -> None:
     """Tell a missing or faulty file of published numbers before training, and not after it."""
     if parameters.analysis.published:
@@ -200,6 +226,7 @@ HELP = {
     "search": "search for what hurts each defence most; search alie",
     "analysis": "make tables, figures and the report of all results; analysis",
     "track": "put all results into MLflow; track",
+    "prefetch": "train on a Ray cluster what `dvc repro` would train; prefetch --address 10.0.0.1:6379",
     "distributed": "train a cell as a server and n workers, each a process; distributed alie krum",
     "plan": "tell the cells, steps, memory and minutes of a whole `dvc repro`; plan",
     "headline": "print the worst case of each defence; headline",
@@ -232,6 +259,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("row", help=f"a name in {ROWS[name]} of params.yaml")
         if name == "track":
             command.add_argument("row", nargs="?", metavar="stage", help="train@<attack> or search@<study>, that alone")
+    fetching = commands.add_parser("prefetch")
+    fetching.add_argument("--address", help="host:port of the cluster's head (default: execution.cluster, else auto)")
     real = commands.add_parser("distributed")
     real.add_argument("attack", help="a name in attacks of params.yaml")
     real.add_argument("defence", help="a name in defences of params.yaml")
@@ -278,6 +307,8 @@ def _run(arguments: argparse.Namespace, here: Path) -> int:
 def _compute(arguments: argparse.Namespace, here: Path, parameters: params.Params) -> None:
     if arguments.command == "plan":
         _plan(here, parameters)
+    elif arguments.command == "prefetch":
+        _prefetch(here, parameters, arguments.address)
     elif arguments.command == "distributed":
         _distributed(here, parameters, arguments)
     else:
@@ -289,8 +320,7 @@ def _stage(here: Path, parameters: params.Params, name: str, row: str | None) ->
     if name in TUNED:
         parameters = tuned(here, parameters)
     if name in ROWS:
-        section, field = ROWS[name].split(".")
-        names = getattr(getattr(parameters, section), field)
+        names = _rows(parameters, name)
         if row not in names:
             raise UserError(f"{name} {row}: not in {ROWS[name]}; {allowed(str(row), names)}")
     of_row = () if row is None else (row,)

@@ -58,7 +58,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "precision": "float64",
         "tf32": False,
     },
-    "execution": {"device": "auto", "processes": "auto", "memory_gb": None, "gradients": "auto"},
+    "execution": {"device": "auto", "cluster": None, "processes": "auto", "memory_gb": None, "gradients": "auto"},
 }
 MODEL = {"name": "mlp", "hidden": [32]}
 

@@ -38,13 +38,14 @@ OWNERS = {
     "torchvision": {"data.sources"},
     "ruamel": {"runs.params", "runs.edit"},
     "loky": {"runs.pool"},
+    "ray": {"runs.cluster", "runs.cluster_worker"},
     "dvc": set(),
     "byzfl": set(),
     "torchview": {"report"},
     "torchviz": {"report"},
     "graphviz": {"report"},
 }
-LATE = {"sklearn", "torchvision", "torchview", "torchviz"}  # imported inside functions only
+LATE = {"sklearn", "ray", "torchvision", "torchview", "torchviz"}  # imported inside functions only
 PACKAGE = ROOT / "pipeline"
 FILES = sorted(PACKAGE.rglob("*.py"))
 

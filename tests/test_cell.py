@@ -113,7 +113,13 @@ def test_the_key_changes_with_what_computes():
 def test_names_and_the_execution_section_do_not_enter_the_key():
     here = cell().key("data", {})
     elsewhere = {
-        "execution": {"device": "cpu", "processes": 2, "memory_gb": 0.5, "gradients": "loop"},
+        "execution": {
+            "device": "cpu",
+            "cluster": "10.0.0.1:6379",
+            "processes": 2,
+            "memory_gb": 0.5,
+            "gradients": "loop",
+        },
         "analysis.confidence": 0.9,
     }
     assert cell(changes=elsewhere).key("data", {}) == here
@@ -188,6 +194,7 @@ def keys() -> dict[str, str]:
         ("search/stage.py", set()),
         ("runs/search_checks.py", set()),
         ("runs/execution.py", set()),
+        ("runs/cluster.py", set()),
         ("runs/store.py", set()),
         ("runs/plan.py", set()),
         ("runs/params.py", set()),

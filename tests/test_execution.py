@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from support import CPU, InProcess, assert_identical, blobs, cell, train, trainer
+from support import CPU, assert_identical, blobs, cell, parameters, train, trainer
 
 from pipeline.core.errors import UserError
 from pipeline.runs import execution
@@ -76,10 +76,17 @@ def test_one_replica_without_memory_is_a_user_error_and_another_fault_is_not(mon
 
 def test_memory_is_the_limit_for_each_process_or_its_share_of_what_is_available(monkeypatch):
     monkeypatch.setattr(execution, "available", lambda: 8e9)
-    monkeypatch.setattr(InProcess, "size", 4)
-    with trainer(DATASET, memory_gb=1.5) as limited, trainer(DATASET) as free:
-        assert execution.memory(limited) == 1.5e9
-        assert execution.memory(free) == execution.CPU_SHARE * 2e9
+    with trainer(DATASET, processes=4, memory_gb=1.5) as limited, trainer(DATASET, processes=4) as free:
+        assert execution.memory(limited.pool.prepared) == 1.5e9
+        assert execution.memory(free.pool.prepared) == execution.CPU_SHARE * 2e9
+
+
+def test_the_memory_of_a_gpu_is_what_is_free_there_and_what_its_process_holds_for_no_tensor(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (6 * 10**9, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 3 * 10**9)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 10**9)
+    here = execution._Prepared(DATASET, 2, parameters().execution, torch.device("cuda"))
+    assert execution.memory(here) == execution.GPU_SHARE * 4e9
 
 
 def test_the_evaluations_of_a_batch_that_is_halved_late_are_told_once(monkeypatch):

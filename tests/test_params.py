@@ -63,6 +63,7 @@ MISTAKES = [
     ({"execution.processes": 0}, "execution.processes = 0: should be 'auto' or a whole number of at least 1", ""),
     ({"execution.processes": "all"}, "execution.processes = 'all': should be 'auto' or a whole number", ""),
     ({"execution.processes": True}, "execution.processes = True: should be 'auto' or a whole number", ""),
+    ({"execution.cluster": "ray://head"}, "execution.cluster = 'ray://head': should be 'auto', host:port, or null", ""),
     ({"execution.device": "gpu"}, "execution.device = 'gpu': should be 'auto', 'cpu' or 'cuda'", ""),
     (
         {"search.sampler": "gpp"},

@@ -35,14 +35,6 @@ def test_a_planned_cell_holds_what_its_names_stand_for():
     assert planned(params, "label_flip", "krum", "alpha_1", 3).cell.attack == params.attacks["label_flip"]
 
 
-@pytest.mark.parametrize(("replicas", "sizes"), [(7, [7]), (3, [2, 2, 3]), (1, [1] * 7), (0.01, [1] * 7)])
-def test_a_batch_takes_no_more_than_the_memory_and_at_least_one_cell(replicas, sizes):
-    cells = [cell(seed=seed) for seed in range(7)]
-    made = list(batches(cells, DATASET, replicas * 1.001 * replica_bytes(cells[0], DATASET)))
-    assert [len(positions) for positions in made] == sizes
-    assert [position for positions in made for position in positions] == list(range(7))
-
-
 @pytest.mark.parametrize(
     ("count", "processes", "together", "sizes"),
     [
@@ -54,29 +46,31 @@ def test_a_batch_takes_no_more_than_the_memory_and_at_least_one_cell(replicas, s
         (2, 3, 16, [1, 1]),
         (60, 64, 16, [1] * 60),
         (7, 1, 3, [2, 2, 3]),
+        (7, 1, 7, [7]),
+        (7, 1, 1, [1] * 7),
     ],
 )
 def test_all_processes_have_work_to_the_end_and_batches_are_equally_large(count, processes, together, sizes):
     cells = [cell(seed=seed) for seed in range(count)]
-    made = list(batches(cells, DATASET, 1e9, processes, together))
+    made = list(batches(cells, processes, together))
     assert [len(positions) for positions in made] == sizes
     assert [position for positions in made for position in positions] == list(range(count))
 
 
 def test_where_other_batches_keep_the_processes_busy_none_is_cut():
     cells = [cell(attack, seed=seed) for attack in ("alie", "ipm") for seed in range(8)]
-    assert list(batches(cells, DATASET, 1e9, processes=2)) == [list(range(8)), list(range(8, 16))]
+    assert list(batches(cells, processes=2)) == [list(range(8)), list(range(8, 16))]
 
 
 def test_a_batch_never_mixes_cells_that_cannot_share_one():
     cells = [cell(attack, seed=seed) for seed in range(3) for attack in ("alie", "ipm")]
-    made = list(batches(cells, DATASET, 1e9))
+    made = list(batches(cells))
     assert made == [[0, 2, 4], [1, 3, 5]]
     assert all(len({cells[position].shared for position in positions}) == 1 for positions in made)
 
 
 def test_no_cells_make_no_batch():
-    assert list(batches([], DATASET, 1e9)) == []
+    assert list(batches([])) == []
 
 
 def test_the_memory_estimate_grows_with_what_takes_memory():

@@ -2,8 +2,9 @@
 
 import io
 import sys
+from threading import Thread
 
-from pipeline.runs.progress import progress
+from pipeline.runs.progress import WholeLines, progress
 
 
 def on_a_terminal(monkeypatch) -> io.StringIO:
@@ -52,3 +53,14 @@ def test_a_terminal_gets_a_bar_with_the_title_the_note_and_the_end(monkeypatch, 
     assert "4/4" in screen.getvalue()
     assert "accuracy" in screen.getvalue()
     assert capsys.readouterr().out == ""
+
+
+def test_lines_of_several_threads_do_not_mix():
+    screen = io.StringIO()
+    lines = WholeLines(screen)
+    lines.write("train ipm: 6 cells")
+    other = Thread(target=lambda: print("train none: 12 cells", file=lines))
+    other.start()
+    other.join()
+    lines.write(", 6 to train\n")
+    assert screen.getvalue() == "train none: 12 cells\ntrain ipm: 6 cells, 6 to train\n"

@@ -1,7 +1,8 @@
 """Where cells are trained, and in which batches."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -15,9 +16,10 @@ from pipeline.core.environment import environment
 from pipeline.core.errors import UserError
 from pipeline.data.dataset import Dataset, load
 from pipeline.runs.checkpoints import Checkpoints, keeping
+from pipeline.runs.cluster import ClusterPool
 from pipeline.runs.memory import available
 from pipeline.runs.params import Execution
-from pipeline.runs.plan import TOGETHER, batches
+from pipeline.runs.plan import TOGETHER, batches, cut, replica_bytes
 from pipeline.runs.pool import Pool, Task, cores
 from pipeline.simulator.cell import Cell
 from pipeline.simulator.gradients import chain_gradients, vmap_gradients
@@ -54,16 +56,16 @@ def halves(on: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class Trainer:
-    """The processes of a stage, and what they train with.
+    """What trains the cells of a stage, and what it trains with.
 
     Attributes:
-        pool: The processes.
+        pool: Processes, or workers of a cluster.
         dataset: Normalised data.
         execution: Device, memory and gradient backend.
         on: The device.
     """
 
-    pool: Pool
+    pool: Pool | ClusterPool
     dataset: Dataset
     execution: Execution
     on: torch.device
@@ -75,18 +77,26 @@ def trainer(data: Path, execution: Execution, most: int | None = None) -> Iterat
 
     Args:
         data: The file of the data set, which the processes read themselves and share in memory.
-        execution: Device, number of processes, memory and gradient backend.
+        execution: Device, cluster, number of processes, memory and gradient backend.
         most: Cells that will be trained, where that is known; no more processes are started.
 
     Raises:
         UserError: The file does not hold a data set, or there is no such device.
     """
     on, dataset = device(execution.device), load(data)
+    with _pool(data, execution, on, most) as pool:
+        yield Trainer(pool, dataset, execution, on)
+
+
+def _pool(data: Path, execution: Execution, on: torch.device, most: int | None) -> Pool | ClusterPool:
+    if execution.cluster is not None:
+        unit: Literal["GPU", "CPU"] = "GPU" if on.type == "cuda" else "CPU"
+        return ClusterPool(execution.cluster, unit, execution.processes, data, _prepare, execution, on, libraries())
     count = processes(execution.processes, on)
     count = count if most is None else min(count, most)
     environments = [{**environment(), **_one_gpu(number, on)} for number in range(count)]
-    with Pool(environments, _prepare, data, execution, on) as pool:
-        yield Trainer(pool, dataset, execution, on)
+    neighbours = ceil(count / torch.cuda.device_count()) if on.type == "cuda" else count
+    return Pool(environments, _prepare, data, neighbours, execution, on, libraries())
 
 
 def _one_gpu(number: int, on: torch.device) -> dict[str, str]:
@@ -111,8 +121,12 @@ class Batch:
 def arithmetic(model: Model, execution: Execution) -> dict[str, str]:
     """Return what computes the cells of ``model``: the part of their identity that params.yaml does not hold."""
     on = device(execution.device)
-    libraries = {"torch": torch.__version__, "numpy": np.__version__}
-    return {**libraries, "device": on.type, "gradients": backend_name(execution.gradients, model, on)}
+    return {**libraries(), "device": on.type, "gradients": backend_name(execution.gradients, model, on)}
+
+
+def libraries() -> dict[str, str]:
+    """Return the versions that may change the last bits of a result."""
+    return {"torch": torch.__version__, "numpy": np.__version__}
 
 
 def train(
@@ -126,7 +140,8 @@ def train(
 ) -> Iterator[tuple[list[int], list[Result]]]:
     """Train ``cells`` in batches, as many at a time as there are processes.
 
-    A batch for which memory does not suffice is halved. Cells that an interruption left at one step go on together.
+    A batch is cut further where the memory of the process that is to train it does not hold it. Cells that an
+    interruption left at one step go on together. Workers of a cluster keep no checkpoints: they share no disk.
 
     Args:
         cells: In any order; equal defences side by side are applied at once.
@@ -150,26 +165,29 @@ def train(
     def task(positions: list[int]) -> Task:
         kept = checkpoints and checkpoints.of(positions)
         batch = Batch([cells[position] for position in positions], detect, heterogeneity, kept, until)
-        return Task(positions, _attempt, (batch,), _once(told, positions, watch(positions)))
+        return Task(positions, _attempt, (batch,), _once(told, positions, watch))
 
+    checkpoints = None if isinstance(trainer.pool, ClusterPool) else checkpoints
     waiting = [task(positions) for positions in _planned(cells, trainer, checkpoints)]
-    for ended, results in trainer.pool.run(waiting):
-        if results is None:
-            waiting[:0] = map(task, _smaller(ended.key, trainer.on, checkpoints))
+    for ended, returned in trainer.pool.run(waiting):
+        if not isinstance(returned, list):
+            waiting[:0] = map(task, _smaller(ended.key, returned, trainer.on, checkpoints))
             continue
-        yield ended.key, results
+        yield ended.key, returned
         if checkpoints is not None and until is None:
             checkpoints.of(ended.key).remove()
 
 
-def _once(told: list[int], positions: list[int], watch: Watch) -> Watch:
-    """Return ``watch`` for what is new: ``told`` holds the last evaluation of each cell."""
+def _once(told: list[int], positions: list[int], watch: Callable[[list[int]], Watch]) -> Watch:
+    """Return what tells the watch of a batch what is new; ``told`` holds the last evaluation of each cell."""
+    begun: list[Watch] = []  # a batch that is cut before it begins has none
 
     def new(steps_done: int, metrics: dict[str, np.ndarray]) -> None:
         if steps_done > told[positions[0]]:
             for position in positions:
                 told[position] = steps_done
-            watch(steps_done, metrics)
+            begun[:] = begun or [watch(positions)]
+            begun[0](steps_done, metrics)
 
     return new
 
@@ -178,10 +196,10 @@ def _planned(cells: Sequence[Cell], trainer: Trainer, checkpoints: Checkpoints |
     """Yield the positions of the cells of each batch; those of one batch stand at the same step."""
     if not cells:
         return
-    together, limit = len(cells) if trainer.on.type == "cuda" else TOGETHER, memory(trainer)
+    together = len(cells) if trainer.on.type == "cuda" else TOGETHER
     for positions in _at_one_step(list(range(len(cells))), checkpoints):
         alike = [cells[position] for position in positions]
-        for batch in batches(alike, trainer.dataset, limit, trainer.pool.size, together):
+        for batch in batches(alike, trainer.pool.size, together):
             yield [positions[place] for place in batch]
 
 
@@ -191,26 +209,22 @@ def _at_one_step(positions: list[int], checkpoints: Checkpoints | None) -> list[
     return [[position for position, at in zip(positions, done, strict=True) if at == step] for step in sorted({*done})]
 
 
-def memory(trainer: Trainer) -> float:
-    """Return how many bytes a batch may take in each process: the limit, or a share of what is available now."""
-    pool, limit_gb = trainer.pool, trainer.execution.memory_gb
-    if limit_gb is not None:
-        return limit_gb * 1e9
-    if trainer.on.type != "cuda":
-        return CPU_SHARE * available() / pool.size
-    asked = [Task(None, _free_gpu_memory, (), lambda: None) for _ in range(pool.size)]
-    least: int = min(free for _, free in pool.run(asked))
-    return GPU_SHARE * least / ceil(pool.size / torch.cuda.device_count())
+def _smaller(
+    positions: list[int], fitting: int | None, on: torch.device, checkpoints: Checkpoints | None
+) -> Iterable[list[int]]:
+    """Return what to train instead of a batch whose cells stand at several steps, or do not fit into memory.
 
-
-def _smaller(positions: list[int], on: torch.device, checkpoints: Checkpoints | None) -> list[list[int]]:
-    """Return what to train instead of a batch whose cells stand at several steps, or do not fit into memory."""
+    Args:
+        positions: Of the cells of the batch.
+        fitting: How many of them memory holds; None if it failed unexpectedly: they are halved.
+        on: The device.
+        checkpoints: Of all cells.
+    """
     if len(standing := _at_one_step(positions, checkpoints)) > 1:
         return standing
     if len(positions) == 1:
         raise UserError(f"execution.device: the memory of {on} does not suffice for one replica of this model")
-    middle = len(positions) // 2
-    return [positions[:middle], positions[middle:]]
+    return cut(positions, fitting or ceil(len(positions) / 2))
 
 
 # What follows runs in the processes.
@@ -219,20 +233,38 @@ def _smaller(positions: list[int], on: torch.device, checkpoints: Checkpoints | 
 @dataclass(frozen=True)
 class _Prepared:
     dataset: Dataset
+    neighbours: int  # processes that share this memory
     execution: Execution
     on: torch.device
 
 
-def _prepare(data: Path, execution: Execution, on: torch.device) -> _Prepared:
+def _prepare(
+    data: Path, neighbours: int, execution: Execution, on: torch.device, expected: Mapping[str, str]
+) -> _Prepared:
+    if (found := libraries()) != expected:
+        raise UserError(
+            f"execution.cluster: node {socket.gethostname()} has {_versions(found)}, and this machine "
+            f"{_versions(expected)}: a key of a cell holds both versions, so they must be equal"
+        )
     torch.set_num_threads(1)
     keep_freed_memory()
-    return _Prepared(load(data), execution, on)
+    return _Prepared(load(data), neighbours, execution, on)
 
 
-def _attempt(here: _Prepared, batch: Batch, watch: Watch) -> list[Result] | None:
-    """Return the results of a batch; None if memory does not suffice, or its cells stand at several steps."""
+def _versions(found: Mapping[str, str]) -> str:
+    return " and ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _attempt(here: _Prepared, batch: Batch, watch: Watch) -> list[Result] | int | None:
+    """Return the results of a batch, or how many of its cells memory holds.
+
+    None if memory fails unexpectedly, or the cells stand at several steps.
+    """
     if batch.checkpoints is not None and len(set(batch.checkpoints.done)) > 1:  # a process ended while it wrote them
         return None
+    fitting = max(1, int(memory(here) / replica_bytes(batch.cells[0], here.dataset)))
+    if len(batch.cells) > fitting:
+        return fitting
     try:
         return _train_batch(here, batch, watch)
     except (RuntimeError, MemoryError) as error:
@@ -243,10 +275,14 @@ def _attempt(here: _Prepared, batch: Batch, watch: Watch) -> list[Result] | None
     return None
 
 
-def _free_gpu_memory(_: _Prepared, __: Watch) -> int:
-    """Return what other processes, and the tensors of this one, leave of its GPU's memory."""
-    kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    return int(torch.cuda.mem_get_info()[0]) + kept
+def memory(here: _Prepared) -> float:
+    """Return how many bytes a batch may take: the limit, or a share of what is available now."""
+    if here.execution.memory_gb is not None:
+        return here.execution.memory_gb * 1e9
+    if here.on.type != "cuda":
+        return CPU_SHARE * available() / here.neighbours
+    kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # by this process, for no tensor
+    return GPU_SHARE * (torch.cuda.mem_get_info()[0] + kept) / here.neighbours
 
 
 def _train_batch(here: _Prepared, batch: Batch, watch: Watch) -> list[Result]:

@@ -1,5 +1,6 @@
 """The typed mirror of params.yaml, and what must hold for it to be valid."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -116,10 +117,22 @@ def _number_of_processes(value: Any) -> Any:
 Processes = Annotated[int | Literal["auto"], BeforeValidator(_number_of_processes)]
 
 
+def _address(value: Any) -> Any:
+    if value is None or (isinstance(value, str) and re.fullmatch(r"auto|[^\s:/]+:\d{1,5}", value)):
+        return value
+    raise ValueError("should be 'auto', host:port, or null")
+
+
+Address = Annotated[str | None, BeforeValidator(_address)]
+
+
 class Execution(Schema):
     """Where and how to compute; of these, device and gradient backend are part of a result's identity."""
 
     device: Literal["auto", "cpu", "cuda"]
+    cluster: Address = Field(
+        description="Ray cluster that trains: auto (that of this machine), or host:port; null: processes here"
+    )
     processes: Processes = Field(
         description="that train at a time, with one thread each; auto: one per core, or one per GPU"
     )

@@ -89,31 +89,26 @@ def resolved(params: Params, attack: str) -> Attack:
     return params.attacks[attack].resolved(params.threat.received, params.threat.tolerated)
 
 
-def batches(
-    cells: Sequence[Cell], dataset: Dataset, memory: float, processes: int = 1, together: int = TOGETHER
-) -> Iterator[list[int]]:
+def batches(cells: Sequence[Cell], processes: int = 1, together: int = TOGETHER) -> Iterator[list[int]]:
     """Yield the positions of the cells to train together: neighbours among those that can share a batch.
 
-    Batches are as large as the limits allow and about equally large, and their number is a multiple of that of the
+    Batches are as large as ``together`` allows and about equally large, and their number is a multiple of that of the
     processes where it can be, so that all processes have work to the end.
 
     Args:
         cells: In any order.
-        dataset: Says how large an input is.
-        memory: Bytes that a batch may take.
         processes: How many batches are trained at a time.
         together: The most replicas of a batch.
     """
     sharing: dict[str, list[int]] = {}
     for position, cell in enumerate(cells):
         sharing.setdefault(cell.shared, []).append(position)
+    rounds = ceil(len(cells) / (processes * together))
     for positions in sharing.values():
-        fitting = min(together, int(memory / replica_bytes(cells[positions[0]], dataset)))
-        rounds = ceil(len(cells) / (processes * max(1, fitting)))
-        yield from _cut(positions, ceil(len(cells) / (processes * rounds)))
+        yield from cut(positions, ceil(len(cells) / (processes * rounds)))
 
 
-def _cut(positions: list[int], most: int) -> Iterator[list[int]]:
+def cut(positions: list[int], most: int) -> Iterator[list[int]]:
     """Yield as few equally large pieces as ``most`` allows; where it does not come out even, some are larger by one."""
     count = ceil(len(positions) / most)
     borders = [len(positions) * number // count for number in range(count + 1)]

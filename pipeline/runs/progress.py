@@ -1,9 +1,11 @@
 """Progress of a stage: a bar with the remaining time on a terminal, plain lines otherwise."""
 
+import io
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TextIO
 
 from tqdm import tqdm
 
@@ -34,6 +36,24 @@ class _Lines:
         before, self.done = self.done, self.done + amount
         if before * LINES // self.total < self.done * LINES // self.total:
             print(f"{self.title}: {100 * self.done // self.total} % {note}".rstrip(), flush=True)
+
+
+class WholeLines(io.TextIOBase):
+    """Standard output for threads: what one writes appears when its line is whole."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Stand before ``stream``."""
+        self._stream, self._own = stream, threading.local()
+
+    def write(self, text: str) -> int:
+        """Write the lines that are whole, and keep the rest."""
+        whole, end, self._own.rest = (getattr(self._own, "rest", "") + text).rpartition("\n")
+        self._stream.write(whole + end)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what is written."""
+        self._stream.flush()
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def announced(params: Params, stage: str) -> str:
 
 def _check_memory(params: Params, work: Work) -> None:
     on = device(params.execution.device)
-    if halves(on):
+    if halves(on) or params.execution.cluster is not None:
         return
     parts = _least_bytes(params, work.steps)
     count, here = min(work.most, processes(params.execution.processes, on)), available()
@@ -149,7 +149,7 @@ def table(root: Path, params: Params) -> str:
 def _seconds(root: Path, params: Params, todo: Sequence[Work]) -> dict[str, float]:
     """Return how long one process takes for a step of a cell under each attack, the mean over the defences."""
     attacks = {attack for work in todo for attack in work.attacks}
-    with trainer(root / DATASET, params.execution.replace(processes=1)) as process:
+    with trainer(root / DATASET, params.execution.replace(processes=1, cluster=None)) as process:
         return {attack: _seconds_a_step(_one_of_each(params, attack), process) for attack in sorted(attacks)}
 
 
