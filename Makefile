@@ -10,7 +10,8 @@ VIEWS := http://127.0.0.1:5000/\#/experiments
 repro: $(VENV)/installed
 	dvc repro
 	@python -m pipeline headline
-	@echo 'MLflow: make ui; commands: source $(VENV)/bin/activate, then python -m pipeline --help'
+	@printf '%s\n' 'report:   reports/report.html' 'MLflow:   make ui' \
+	  'commands: source $(VENV)/bin/activate, then python -m pipeline --help'
 	@python -m pipeline compare | tail -n 2
 
 test: $(VENV)/installed-tests

@@ -63,6 +63,7 @@ try:
     from pipeline.core.paths import CACHE, DATASET, RAW
     from pipeline.runs import edit, params
     from pipeline.runs.lock import alone
+    from pipeline.runs.progress import Detail, telling
     from pipeline.runs.tuned import tuned
     from pipeline.runs.watchdog import stop_with_dvc
 except ImportError as error:
@@ -243,6 +244,15 @@ def _described(name: str) -> str:
     return f"  {name:<11} {line}\n{'':14}python -m pipeline {example}"
 
 
+def _add_detail(command: argparse.ArgumentParser) -> None:
+    flags = command.add_mutually_exclusive_group()
+    command.set_defaults(detail=Detail.NORMAL)
+    for detail in (Detail.QUIET, Detail.VERBOSE):
+        word = detail.name.lower()
+        told = f"tell {detail.value}"
+        flags.add_argument(f"-{word[0]}", f"--{word}", dest="detail", action="store_const", const=detail, help=told)
+
+
 def _parser() -> argparse.ArgumentParser:
     described = "\n".join(map(_described, HELP))
     parser = argparse.ArgumentParser(
@@ -250,11 +260,14 @@ def _parser() -> argparse.ArgumentParser:
         usage="%(prog)s [-h] command ...",
         description=f"A stage of dvc.yaml, or a look at its results. Commands, with an example each:\n\n{described}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="`python -m pipeline <command> --help` says the rest; `dvc repro` runs every stage that is out of date.",
+        epilog="What trains (tune, train, references, search) takes -q, to tell nothing but what is wrong, and -v.\n"
+        "`python -m pipeline <command> --help` says the rest; `dvc repro` runs every stage that is out of date.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command", help=argparse.SUPPRESS)
     for name in STAGES:
         command = commands.add_parser(name)
+        if name in TRAINING:
+            _add_detail(command)
         if name in ROWS:
             command.add_argument("row", help=f"a name in {ROWS[name]} of params.yaml")
         if name == "track":
@@ -312,7 +325,8 @@ def _compute(arguments: argparse.Namespace, here: Path, parameters: params.Param
     elif arguments.command == "distributed":
         _distributed(here, parameters, arguments)
     else:
-        _stage(here, parameters, arguments.command, getattr(arguments, "row", None))
+        with telling(getattr(arguments, "detail", Detail.NORMAL)):
+            _stage(here, parameters, arguments.command, getattr(arguments, "row", None))
 
 
 def _stage(here: Path, parameters: params.Params, name: str, row: str | None) -> None:

@@ -1,10 +1,11 @@
-"""A real sshd and a real tunnel on this machine, for what docs/remote.md says about other machines."""
+"""A real sshd, tunnel and PostgreSQL on this machine, for what docs/remote.md says about other machines."""
 
 import getpass
 import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
-SECONDS = 60  # within which a server must answer
+SECONDS = 120  # within which a server must answer
 CONFIG = """\
 Port {port}
 ListenAddress 127.0.0.1
@@ -88,3 +89,25 @@ def tunnel(folder: Path, far: int):
     ):
         wait_for(lambda: answers(near), ssh)
         yield near
+
+
+@contextmanager
+def postgresql():
+    """Yields the address of an empty database of a PostgreSQL of its own, which does not run as root."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs:
+        pytest.skip("there is no PostgreSQL here (apt-get install postgresql)")
+    other = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    folder, port = tempfile.mkdtemp(dir=tempfile.gettempdir()), free_port()
+    try:
+        if other:
+            shutil.chown(folder, "postgres")
+        made = [*other, programs[-1] / "initdb", "-D", folder, "-U", "mlflow", "-A", "trust"]
+        subprocess.run(made, check=True, cwd="/", stdout=subprocess.DEVNULL)
+        settings = [f"-cunix_socket_directories={folder}", "-clisten_addresses=127.0.0.1"]
+        serve = [*other, str(programs[-1] / "postgres"), "-D", folder, "-p", str(port), *settings]
+        with started(*serve, cwd="/", stderr=subprocess.DEVNULL) as server:
+            wait_for(lambda: answers(port), server)
+            yield f"postgresql://mlflow@127.0.0.1:{port}/postgres"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -78,7 +78,7 @@ def search(root, name="ipm", mode="strength", key="a" * 16, picture=b"\x89PNG"):
     return study_runs(found, folder, [root / f"strength.{name}.png"], 0.95)
 
 
-def analysis(root, accuracy):
+def analysis(root, accuracy, **pictures):
     """What MLflow is to show of a summary and reports."""
     (root / "reports" / "figures").mkdir(parents=True, exist_ok=True)
     (root / "reports" / "report.md").write_text("# Report")
@@ -86,4 +86,4 @@ def analysis(root, accuracy):
     summary = root / "results" / "summary.json"
     summary.parent.mkdir(exist_ok=True)
     summary.write_text(json.dumps({"krum": {"worst": accuracy, "attack": "ipm", "found": None, "sure": True}}))
-    return analysis_run(summary, root / "reports")
+    return analysis_run(summary, root / "reports", pictures)

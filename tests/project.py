@@ -35,9 +35,10 @@ class Project:
         return self.run("python", "-m", "pipeline", *arguments)
 
     def repro(self, *arguments):
-        """Return the stages that ran."""
-        out = self.run("dvc", "repro", *arguments).stdout
-        return [line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")]
+        """Return the stages that ran; ``told`` is what was printed."""
+        done = self.run("dvc", "repro", *arguments)
+        self.told = done.stdout + done.stderr
+        return [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
 
     def commit(self):
         self.run("git", "add", "-A")

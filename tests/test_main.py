@@ -14,6 +14,7 @@ from support import ROOT
 
 from pipeline import __main__ as command_line
 from pipeline.__main__ import main
+from pipeline.runs import progress
 
 
 @pytest.fixture
@@ -216,3 +217,12 @@ def test_help_describes_every_command_with_an_example_that_is_one(capsys):
     assert set(offered[0].choices) == set(command_line.HELP)
     assert all(f"  {name} " in told for name in command_line.HELP)
     assert [path for path in re.findall("experiments/[a-z0-9_]+", told) if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize(("flag", "told"), [([], True), (["-q"], False), (["-v"], True)])
+def test_a_stage_that_trains_can_be_quiet(flag, told, here, monkeypatch, capsys):
+    monkeypatch.setitem(command_line.STAGES, "train", lambda *_: print(progress._detail.name))
+    assert run(monkeypatch, "train", "alie", *flag) == 0
+    out = capsys.readouterr().out
+    assert bool(out) == told
+    assert out.endswith("VERBOSE\n") == (flag == ["-v"])

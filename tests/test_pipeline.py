@@ -41,7 +41,8 @@ def small_copy(folder):
 def original(tmp_path_factory):
     """A project after its first ``dvc repro``, committed; not to be changed."""
     project = small_copy(tmp_path_factory.mktemp("original"))
-    project.ran = project.repro()
+    project.env["CUDA_HOME"] = "/usr/local/cuda"  # PyTorch's compiler would say so if it then finds no GPU
+    project.ran, project.told_first = project.repro(), project.told
     project.commit()
     return project
 
@@ -66,6 +67,12 @@ def test_a_rerun_does_nothing_and_leaves_git_clean(original):
     ]
     assert original.repro() == []
     assert original.changed_files() == ""
+
+
+def test_no_message_of_a_library_breaks_into_the_progress(original):
+    assert "train ipm: 100 %" in original.told_first
+    assert "CUDA" not in original.told_first
+    assert "Warning" not in original.told_first
 
 
 def test_a_second_computation_gives_the_same_bytes(original, tmp_path):

@@ -4,7 +4,9 @@ import io
 import sys
 from threading import Thread
 
-from pipeline.runs.progress import WholeLines, progress
+import pytest
+
+from pipeline.runs.progress import Detail, WholeLines, progress, telling
 
 
 def on_a_terminal(monkeypatch) -> io.StringIO:
@@ -64,3 +66,18 @@ def test_lines_of_several_threads_do_not_mix():
     other.join()
     lines.write(", 6 to train\n")
     assert screen.getvalue() == "train none: 12 cells\ntrain ipm: 6 cells, 6 to train\n"
+
+
+@pytest.mark.parametrize(("detail", "lines"), [(Detail.QUIET, 0), (Detail.NORMAL, 0), (Detail.VERBOSE, 10)])
+def test_more_or_less_is_told_on_a_terminal(detail, lines, monkeypatch, capsys):
+    screen = on_a_terminal(monkeypatch)
+    with telling(detail):
+        print("train alie: 10 cells")
+        with progress("train alie", 10, "step") as bar:
+            for done in range(10):
+                bar.advance(1, f"accuracy {done}")
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == (lines + 1 if detail is not Detail.QUIET else 0)
+    assert ("10/10" in screen.getvalue()) == (detail is Detail.NORMAL)
+    print("after")
+    assert capsys.readouterr().out == "after\n"

@@ -38,6 +38,14 @@ def test_make_notebook_is_the_documented_command():
     assert COMMAND[:2] == ["jupyter", "lab"]
 
 
+def test_make_repro_ends_with_the_table_the_report_and_the_way_to_mlflow():
+    *_, ran, table, told, compared = [line for line in dry_run("repro").replace("\\\n", "").splitlines() if line]
+    assert (ran, table) == ("dvc repro", "python -m pipeline headline")
+    assert "reports/report.html" in told
+    assert "make ui" in told
+    assert compared.startswith("python -m pipeline compare")
+
+
 @pytest.fixture
 def here(tmp_path):
     """The environment of a user whose home is empty; root must say that it is meant."""
@@ -118,6 +126,8 @@ def test_mlflow_through_a_tunnel(root, here):
             assert "MLflow" in page.read().decode()
         found, _ = asked(port, "/api/2.0/mlflow/experiments/search?max_results=5", origin=f"http://localhost:{port}")
         assert [experiment["name"] for experiment in found["experiments"]] == ["Default"]
+        telemetry, _ = asked(port, "/ajax-api/3.0/mlflow/ui-telemetry", origin=f"http://localhost:{port}")
+        assert telemetry["disable_ui_telemetry"]
 
 
 def test_a_run_in_tmux_outlives_the_connection(tmp_path):

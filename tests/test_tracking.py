@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from shutil import which
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from made_up import DATA_HASH, EVALUATED, STEPS, analysis, live_row, params, row
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
+from support import blobs
 from tracked import artifacts, children, current, ids, names, runs
 
 from pipeline.core.errors import UserError
 from pipeline.tracking.outer import publish_outer
 from pipeline.tracking.runs import EXPERIMENTS, Point, by_group
 from pipeline.tracking.store import uri
+from pipeline.tracking.track import _model_pictures
 from pipeline.tracking.tracker import Tracker
 
 PROJECT = Path(__file__).parents[1]
@@ -210,6 +213,37 @@ def test_one_analysis_is_current(root, tracker):
     assert len(runs(root, "analysis")) == 2
     (second,) = current(runs(root, "analysis"))
     assert second.data.metrics == {"krum.worst": 0.25}
+
+
+def test_pictures_are_added_to_the_run_that_lacked_them(root, tracker):
+    tracker.publish_analysis(*analysis(root, 0.5))
+    tracker.publish_analysis(*analysis(root, 0.5, **{"model/layers.svg": b"<svg/>"}))
+    (run,) = runs(root, "analysis", ViewType.ALL)
+    assert (artifacts(run) / "model" / "layers.svg").read_bytes() == b"<svg/>"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_cannot_draw_the_model_costs_a_line_and_not_the_run(there, monkeypatch, capsys):
+    if there and which("dot") is None:
+        pytest.skip("there is no dot here (apt-get install graphviz)")
+    monkeypatch.setattr("shutil.which", which if there else lambda _: None)
+    pictures = _model_pictures(blobs(), params())
+    told = capsys.readouterr().err
+    assert set(pictures) == ({"model/layers.svg", "model/gradients.svg"} if there else set())
+    assert all(picture.rstrip().endswith(b"</svg>") for picture in pictures.values())
+    assert told.startswith("no picture of the model in MLflow: ") != there
+    assert told.count("\n") == (not there)
+
+
+def test_a_model_that_cannot_be_drawn_costs_a_line_and_not_the_run(monkeypatch, capsys):
+    def failing(*_):
+        raise RuntimeError("cannot be computed\non meta tensors")
+
+    monkeypatch.setattr("pipeline.report.figures.model.draw_model", failing)
+    assert _model_pictures(blobs(), params()) == {}
+    assert capsys.readouterr().err == (
+        "no picture of the model in MLflow: the model cannot be drawn: cannot be computed on meta tensors\n"
+    )
 
 
 def test_under_mlflow_run_its_run_is_the_parent_and_keeps_the_files(root, monkeypatch):

@@ -40,8 +40,8 @@ def test_a_study_is_a_run_and_a_child_for_every_trial(root, tracker):
     best = found.trials.groupby(["defence", "trial"])["degradation"].mean().groupby("defence").max()
     rerun = found.confirmation.groupby(["candidate", "defence"])["degradation"].mean()
     expected = {"trials": 6.0, "best_validation_degradation/krum": best["krum"]}
-    expected |= {"confirmed_degradation_found/mean": rerun["found", "mean"]}
-    expected |= {"confirmed_degradation_literature": rerun["literature"].mean(), "strength_literature/mean": 0.1}
+    expected |= {"found_degradation/mean": rerun["found", "mean"]}
+    expected |= {"literature_degradation": rerun["literature"].mean(), "literature_strength/mean": 0.1}
     assert {name: parent.data.metrics[name] for name in expected} == pytest.approx(expected)
     folder = artifacts(parent)
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")} == {
@@ -70,7 +70,7 @@ def test_trials_have_the_same_numbers_so_that_they_can_be_compared(root, tracker
 def test_a_breakdown_is_a_curve_over_the_attackers(root, tracker):
     tracker.publish_search("curve", search(root, "curve", mode="breakdown"))
     (parent,) = [run for run in runs(root, "search") if "mlflow.parentRunId" not in run.data.tags]
-    curve = MlflowClient(uri(root)).get_metric_history(parent.info.run_id, "confirmed_degradation_found/krum")
+    curve = MlflowClient(uri(root)).get_metric_history(parent.info.run_id, "found_degradation/krum")
     assert [point.step for point in curve] == list(range(8))
 
 
@@ -180,7 +180,7 @@ def test_the_worst_attack_of_each_defence_is_a_view(root, tracker):
     assert len(_seen(root, "train", "current")) == 4
     (worst,) = _seen(root, "train", "worst")
     assert (worst.data.tags["attack"], worst.data.tags["defence"], worst.data.tags["partition"]) == group
-    told = {"degradation": 0.5, "degradation_half_width": 0.01, "test_accuracy_half_width": 0.02, "seeds": 3.0}
+    told = {"degradation": 0.5, "half_width_degradation": 0.01, "half_width_accuracy": 0.02, "seeds": 3.0}
     assert told.items() <= worst.data.metrics.items()
 
 
@@ -194,10 +194,31 @@ def test_what_was_found_is_a_view_with_what_confirmed_it(root, tracker):
         accuracy, degradation = means.loc[run.data.tags["defence"]]
         own = confirmed[confirmed["defence"] == run.data.tags["defence"]]
         half_width = stats.t.ppf(0.975, len(own) - 1) * stats.sem(own["degradation"])
-        told = {"confirmed_accuracy": accuracy, "confirmed_degradation": degradation, "seeds": len(own)}
-        told["confirmed_degradation_half_width"] = half_width
+        told = {"test_accuracy": accuracy, "test_degradation": degradation, "seeds": len(own)}
+        told["half_width_degradation"] = half_width
         assert {name: run.data.metrics[name] for name in told} == pytest.approx(told)
         assert run.data.params["trial"] == str(own["trial"].iloc[0])
+
+
+VIEWS = [view for experiment in EXPERIMENTS.values() for view in experiment.views.values()]
+SEEN = 13  # characters of a column's name that MLflow's table shows at least
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.title)
+def test_no_two_columns_are_cut_to_the_same_beginning(view):
+    for kind in ("metrics", "params", "tags"):
+        seen = [column.partition("`")[2].rstrip("`")[:SEEN] for column in view.columns if column.startswith(kind)]
+        assert len(seen) == len(set(seen))
+
+
+def test_the_name_of_a_trial_begins_with_what_was_tried(root, tracker):
+    tracker.publish_search("ipm", search(root))
+    trials = [run for run in runs(root, "search") if "mlflow.parentRunId" in run.data.tags]
+    assert len({run.info.run_name for run in trials}) == len(trials)
+    for run in trials:
+        attack, defence, trial = (run.data.params[name] for name in ("attack", "defence", "trial"))
+        tried = f"{attack} {float(run.data.params['strength']):g}"
+        assert run.info.run_name.startswith(f"{tried} | {defence} | trial {trial}")
 
 
 @pytest.mark.parametrize("name", ["README.md", "Makefile"])

@@ -27,7 +27,7 @@ def test_a_step_of_a_cell_is_counted_once_even_if_its_batch_is_halved_on_the_way
     for positions in ([0], [1, 2]):
         of_batch(positions)(6, metrics)
     assert bar.done == 18
-    assert bar.note == "mean validation accuracy 50.0%"
+    assert bar.note == f"validation accuracy 50.0%, {cells[1].defence}"
     assert logged == [(3, 0), (3, 4), (1, 6), (2, 6)]
 
 

@@ -1,15 +1,41 @@
 """Progress of a stage: a bar with the remaining time on a terminal, plain lines otherwise."""
 
 import io
+import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from enum import Enum
+from pathlib import Path
 from typing import NoReturn, Protocol, TextIO
 
 from tqdm import tqdm
 
 LINES = 4  # plain lines a stage prints
+
+
+class Detail(Enum):
+    """How much a stage tells while it is at work."""
+
+    QUIET = "nothing, apart from warnings and errors"
+    NORMAL = "a bar, or a few plain lines"
+    VERBOSE = "a plain line whenever something has been done"
+
+
+_detail = Detail.NORMAL
+
+
+@contextmanager
+def telling(detail: Detail) -> Iterator[None]:
+    """Have stages tell as much as ``detail`` says."""
+    global _detail
+    before, _detail = _detail, detail
+    try:
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere if detail is Detail.QUIET else sys.stdout):
+            yield
+    finally:
+        _detail = before
 
 
 class Progress(Protocol):
@@ -29,12 +55,12 @@ class _Bar:
 
 
 class _Lines:
-    def __init__(self, title: str, total: int, done: int) -> None:
-        self.title, self.total, self.done = title, total, done
+    def __init__(self, title: str, total: int, done: int, lines: int) -> None:
+        self.title, self.total, self.done, self.lines = title, total, done, lines
 
     def advance(self, amount: int, note: str = "") -> None:
         before, self.done = self.done, self.done + amount
-        if before * LINES // self.total < self.done * LINES // self.total:
+        if before * self.lines // self.total < self.done * self.lines // self.total:
             print(f"{self.title}: {100 * self.done // self.total} % {note}".rstrip(), flush=True)
 
 
@@ -66,8 +92,9 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Progr
         unit: What is counted.
         done: Units that were done before; the remaining time is that of the others.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and _detail is Detail.NORMAL:
         with tqdm(total=total, initial=done, desc=title, unit=unit, disable=total == 0) as bar:
             yield _Bar(bar)
     else:
-        yield _Lines(title, max(total, 1), done)
+        total = max(total, 1)
+        yield _Lines(title, total, done, total if _detail is Detail.VERBOSE else LINES)

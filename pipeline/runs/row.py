@@ -100,12 +100,13 @@ def _advancing(
 
     def of_batch(positions: list[int]) -> Watch:
         log = watcher([cells[position] for position in positions])
+        defences = ", ".join(dict.fromkeys(cells[position].defence for position in positions))
 
         def watch(steps_done: int, metrics: dict[str, np.ndarray]) -> None:
             log(steps_done, metrics)
             accuracy = metrics["validation_accuracy"].mean()
             more = sum(max(0, steps_done - done[position]) for position in positions)
-            bar.advance(more, f"mean validation accuracy {accuracy:.1%}")
+            bar.advance(more, f"validation accuracy {accuracy:.1%}, {defences}")
             for position in positions:
                 done[position] = max(steps_done, done[position])
 

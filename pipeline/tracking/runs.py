@@ -40,20 +40,23 @@ DESCRIPTION = "mlflow.note.content"
 SAVED_VIEW = "mlflow.sharedViewState."
 IS_CURRENT = "tags.current = 'true'"  # what was published last; whatever it replaced stays in MLflow
 HISTORY = ("params.`training.steps`", "tags.`current`", "tags.`scope`")
-COMPARED = {"accuracy_half_width": "test_accuracy_half_width"} | {
-    name: name for name in ("degradation", "degradation_half_width", "seeds")
-}  # columns of reports/comparison.csv -> metrics
+# Columns of reports/comparison.csv -> metrics. MLflow's table shows 13 characters of a name, which must tell it apart.
+COMPARED = {
+    "accuracy_half_width": "half_width_accuracy",
+    "degradation": "degradation",
+    "degradation_half_width": "half_width_degradation",
+    "seeds": "seeds",
+}
 WHOSE = ("tags.`attack`", "tags.`defence`", "tags.`partition`")
 GRID = (*WHOSE, *(f"metrics.`{name}`" for name in ("test_accuracy", *COMPARED.values())), "params.`attack.strength`")
-CONFIRMED = ("confirmed_accuracy", "confirmed_degradation")
+CONFIRMED = {**COMPARED, "accuracy": "test_accuracy", "degradation": "test_degradation"}
 FOUND = (
     *("tags.`study`", "tags.`defence`", "params.`attack`", "params.`strength`", "params.`byzantine`"),
-    *(f"metrics.`{name}{suffix}`" for name in CONFIRMED for suffix in ("", "_half_width")),
-    *("metrics.`literature_degradation`", "metrics.`seeds`"),
+    *(f"metrics.`{name}`" for name in (*CONFIRMED.values(), "literature_degradation")),
 )
 STUDIES = (
     *("tags.`study`", "tags.`mode`", "tags.`partition`"),
-    *("metrics.`confirmed_degradation_literature`", "metrics.`confirmed_degradation_found`", "metrics.`trials`"),
+    *("metrics.`literature_degradation`", "metrics.`found_degradation`", "metrics.`trials`"),
 )
 # The analysis has its own experiment: beside the training runs, its metrics would be mostly empty columns.
 EXPERIMENTS = {
@@ -73,9 +76,11 @@ EXPERIMENTS = {
         "A run for each study, the search for the attack that hurts most, and below it one for each trial.",
         {
             "found": View(
-                "What was found", FOUND, ("tags.found = 'true'", IS_CURRENT), "metrics.`confirmed_degradation`", False
+                "What was found", FOUND, ("tags.found = 'true'", IS_CURRENT), "metrics.`test_degradation`", False
             ),
-            "current": View("The studies", STUDIES, ("tags.mode LIKE '%'", IS_CURRENT)),
+            "current": View(
+                "The studies", STUDIES, ("tags.mode LIKE '%'", IS_CURRENT), "metrics.`found_degradation`", False
+            ),
             "all": View("All studies", (*STUDIES, *HISTORY), ("tags.mode LIKE '%'",)),
         },
     ),
@@ -256,14 +261,20 @@ def _by_seed(records: Sequence[Record], tables: Sequence[Mapping[str, np.ndarray
     )
 
 
-def analysis_run(summary: Path, reports: Path) -> tuple[Heading, Content]:
-    """Return the run with the numbers of ``summary`` as metrics, and that file and all of ``reports`` as artifacts."""
+def analysis_run(summary: Path, reports: Path, pictures: Mapping[str, bytes]) -> tuple[Heading, Content]:
+    """Return the run with the numbers of ``summary`` as metrics, and that file and all of ``reports`` as artifacts.
+
+    Args:
+        summary: The file of the headline numbers.
+        reports: The folder of tables, figures and report.
+        pictures: Further artifacts, which are no part of the run's identity: it is the same where nothing draws them.
+    """
     files = {path.relative_to(reports).as_posix(): path for path in sorted(reports.rglob("*")) if path.is_file()}
     artifacts = {name: path.read_bytes() for name, path in {summary.name: summary, **files}.items()}
     key = content_hash({name: sha256(data).hexdigest() for name, data in artifacts.items()})
     numbers = {name: json.loads(text) for name, text in flatten(read_json(summary)).items() if _is_number(text)}
     points = finite(Point(name, 0, float(number)) for name, number in numbers.items())
-    return Heading("analysis", key, {}, {}), Content(points, artifacts)
+    return Heading("analysis", key, {}, {}), Content(points, {**artifacts, **pictures})
 
 
 def _is_number(text: str) -> bool:

@@ -101,12 +101,12 @@ def _confirmed(confirmation: pd.DataFrame) -> Iterator[Point]:
     means = confirmation.groupby(keys, sort=False)["degradation"].mean().reset_index()
     for row in means.to_dict("records"):
         defence, byzantine, candidate = row["defence"], row["byzantine"], row["candidate"]
-        yield Point(f"confirmed_degradation_{candidate}/{defence}", byzantine, float(row["degradation"]))
+        yield Point(f"{candidate}_degradation/{defence}", byzantine, float(row["degradation"]))
         strength = json.loads(row["parameters"]).get("strength", math.nan)
-        yield Point(f"strength_{candidate}/{defence}", byzantine, float(strength))
+        yield Point(f"{candidate}_strength/{defence}", byzantine, float(strength))
     over_defences = means.groupby(["candidate", "byzantine"], sort=False)["degradation"].mean().reset_index()
     for row in over_defences.to_dict("records"):
-        yield Point(f"confirmed_degradation_{row['candidate']}", row["byzantine"], float(row["degradation"]))
+        yield Point(f"{row['candidate']}_degradation", row["byzantine"], float(row["degradation"]))
 
 
 def _trial_runs(study: StudyResult, key: str, confidence: float) -> Iterator[Whole]:
@@ -124,23 +124,26 @@ def _trial_runs(study: StudyResult, key: str, confidence: float) -> Iterator[Who
 
 def _found(confirmation: pd.DataFrame, confidence: float) -> dict[tuple[Any, ...], list[Point]]:
     """Return what the found trials were confirmed with, beside the literature's default, by defence, b and trial."""
-    columns = dict(zip(CONFIRMED, ("attacked_accuracy", "degradation"), strict=True))
-    measured = {key: entry for new, old in columns.items() for key, entry in over_seeds(new, old, confidence).items()}
-    means = confirmation.groupby(["candidate", "defence", "byzantine"])
-    table = means.agg(**measured, trial=("trial", "first"), seeds=("seed", "size"))
+    measured = {
+        **over_seeds("accuracy", "attacked_accuracy", confidence),
+        **over_seeds("degradation", "degradation", confidence),
+        **{"trial": ("trial", "first"), "seeds": ("seed", "size")},
+    }
+    table = confirmation.groupby(["candidate", "defence", "byzantine"]).agg(**measured)
     found = {}
     for (candidate, *cell), row in table.iterrows():
         if candidate == "found":
-            points = [Point(name, 0, float(row[name])) for name in (*measured, "seeds")]
-            default = table["confirmed_degradation"].get(("literature", *cell), math.nan)
+            points = [Point(metric, 0, float(row[column])) for column, metric in CONFIRMED.items()]
+            default = table["degradation"].get(("literature", *cell), math.nan)
             found[(*cell, int(row["trial"]))] = [*points, Point("literature_degradation", 0, float(default))]
     return found
 
 
 def _trial_heading(study_key: str, trial: dict[str, Any], found: bool) -> Heading:
     parameters = json.loads(trial.pop("parameters"))
+    strength = f" {parameters['strength']:g}" if "strength" in parameters else ""
     return Heading(
-        name=f"trial {trial['trial']} | {trial['defence']} | b = {trial['byzantine']}",
+        name=f"{trial['attack']}{strength} | {trial['defence']} | trial {trial['trial']} | b = {trial['byzantine']}",
         key=content_hash([study_key, trial["defence"], trial["byzantine"], trial["trial"]]),
         tags={"defence": trial["defence"], "found": str(found).lower()},
         params=flatten({**trial, **parameters}),

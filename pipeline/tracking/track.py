@@ -1,6 +1,7 @@
 """The stage ``track``: make the results, from their files alone, the current runs in MLflow."""
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from pipeline.core.paths import DATASET
 from pipeline.data import dataset
 from pipeline.report import search_export
 from pipeline.report.analysis import worst_attacks
+from pipeline.report.figures.model import drawn
 from pipeline.report.search_results import StudyResult, read_study
 from pipeline.report.written import check
 from pipeline.runs import store
@@ -44,12 +46,12 @@ def track(root: Path, params: Params, stage: str | None = None) -> None:
     if stage is not None and stage not in stages:
         raise UserError(f"track {stage}: no stage that is tracked alone; {allowed(stage, stages)}")
     wait_at_most(seconds=60, repeats=3)
-    dataset.load(root / DATASET)
+    data = dataset.load(root / DATASET)
     tracker = Tracker(root, params, file_hash(root / DATASET))
     with faults_told(uri(root)):
         try:
             if stage is None:
-                _track_all(tracker, root, params)
+                _track_all(tracker, root, params, _model_pictures(data, params))
             else:
                 stages[stage](tracker, root, params, stage.partition("@")[2])
         except KeyboardInterrupt:
@@ -70,7 +72,16 @@ def _track_study(tracker: Tracker, root: Path, params: Params, name: str) -> Non
     publish_outer(tracker, root, f"search {name}", params, runs.study[1].points, made)
 
 
-def _track_all(tracker: Tracker, root: Path, params: Params) -> None:
+def _model_pictures(data: dataset.Dataset, params: Params) -> Mapping[str, bytes]:
+    """Return the pictures of the model; where something is missing that draws them, say so in a line, and go on."""
+    try:
+        return {f"model/{name}": picture for name, picture in drawn(data, params.model).items()}
+    except UserError as error:
+        print(f"no picture of the model in MLflow: {error}", file=sys.stderr, flush=True)
+        return {}
+
+
+def _track_all(tracker: Tracker, root: Path, params: Params, pictures: Mapping[str, bytes]) -> None:
     """Publish everything; ``tracking/imported.json`` lists it, by the keys of the cells."""
     check(root)
     imported: dict[str, list[str]] = {}
@@ -86,7 +97,7 @@ def _track_all(tracker: Tracker, root: Path, params: Params) -> None:
     comparison = pd.read_csv(root / REPORTS / "comparison.csv")
     worst = worst_attacks(comparison)[["attack", "defence", "partition"]]
     tracker.publish_comparison(compared_points(comparison), set(worst.itertuples(index=False, name=None)))
-    tracker.publish_analysis(*analysis_run(root / SUMMARY, root / REPORTS))
+    tracker.publish_analysis(*analysis_run(root / SUMMARY, root / REPORTS, pictures))
     made = [SUMMARY, REPORTS / "report.md", REPORTS / "report.html", REPORTS / "cells.csv", FIGURES]
     publish_outer(tracker, root, _title(params), params, summary_headlines(root / SUMMARY), list(map(str, made)))
     write_json(root / "tracking" / "imported.json", imported)

@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from collections.abc import Mapping
+from subprocess import CalledProcessError
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 MISSING = "pictures of a model need {}: pip install '.[pictures]', and Graphviz's `dot` (apt-get install graphviz)"
 BATCH = 1  # samples in the pictures
+LONGEST = 300  # characters of a cause
 
 
 class Pictures(NamedTuple):
@@ -58,3 +60,16 @@ def draw_model(data: Dataset, model: Mapping[str, Any] | Model) -> Pictures:
         warnings.simplefilter("ignore", DeprecationWarning)  # torchviz compares versions with distutils
         gradients: Digraph = make_dot(loss, params=dict(module.named_parameters()))
     return Pictures(layers, gradients)
+
+
+def drawn(data: Dataset, model: Model) -> dict[str, bytes]:
+    """Return both pictures as SVG files, by name.
+
+    Raises:
+        UserError: Something that draws them is missing or fails, or the model computes what depends on values, and not
+            on shapes alone.
+    """
+    try:
+        return {f"{name}.svg": graph.pipe(format="svg") for name, graph in draw_model(data, model)._asdict().items()}
+    except (CalledProcessError, RuntimeError) as error:  # of Graphviz, of PyTorch and torchview
+        raise UserError(f"the model cannot be drawn: {' '.join(str(error).split())[:LONGEST]}") from None
