@@ -46,7 +46,7 @@ def truth(here: Path, params: Params, count: int) -> pd.DataFrame:
     """Return the degradation at ``count`` strengths for every study, defence and seed."""
     with trainer(here / DATASET, params.execution) as processes:
         evaluator = Evaluator(here, processes, file_hash(here / DATASET))
-        tables = [_table(study, evaluator, count) for study in _studies(_with_seeds(params))]
+        tables = [_table(study, evaluator, count) for study in studies(_with_seeds(params))]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -56,7 +56,7 @@ def _with_seeds(params: Params) -> Params:
     return params.model_copy(update={"search": params.search.replace(seeds=(*seeds, *more))})
 
 
-def _studies(params: Params) -> Iterator[Study]:
+def studies(params: Params) -> Iterator[Study]:
     """Yield the studies of mode strength, with everything but the strength fixed as in ``attacks``."""
     for name, declared in params.studies.items():
         if name in params.search.studies and declared.mode == "strength":
@@ -91,7 +91,7 @@ def regrets(rows: pd.DataFrame, params: Params) -> dict[str, Any]:
     """Let every sampler search the tables of the truth; return the regret of each at every budget."""
     runs = [
         run
-        for study in _studies(params)
+        for study in studies(params)
         for defence in params.search.defences
         for name in SAMPLERS["strength"]
         for run in _runs(study, rows[(rows["study"] == study.name) & (rows["defence"] == defence)], name)

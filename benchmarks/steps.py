@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from benchmarks.document import Row
 from benchmarks.timing import Action, Conditions, alternating
-from benchmarks.workloads import Workload, digits, mnist, mnist_models, our_step, plain_sgd
+from benchmarks.workloads import Precision, Workload, digits, mnist, mnist_models, our_step, plain_sgd
 
 STEP_TITLE = "A step against plain SGD on the same samples"
 STEP_METHOD = (
@@ -14,10 +14,11 @@ STEP_METHOD = (
 )
 REPLICAS_TITLE = "Replica-steps a second against R"
 REPLICAS_METHOD = (
-    "The steps of the previous section, and those of a cell of params.yaml (`digits`: 17 workers, 5 Byzantine, "
+    "The steps of the previous section, and those of a cell of params.yaml (`digits`: 17 workers, 4 Byzantine, "
     "MLP 64-32-10, 16 samples each). In turns, medians. The knee is the smallest R with at least 90 % of the best rate."
 )
 KNEE = 0.9
+PRECISIONS: tuple[Precision, ...] = ("float32", "float64")
 
 
 def measure_steps(conditions: Conditions) -> Iterator[Row]:
@@ -53,7 +54,8 @@ def measure_replicas(conditions: Conditions) -> Iterator[Row]:
     """Yield one row per workload and R."""
     models = mnist_models(conditions.tiny)
     workloads = {name: mnist(models[name], conditions.tiny) for name in ("mlp", "logistic")}
-    for name, workload in {**workloads, "digits": digits(conditions.tiny)}.items():
+    workloads |= {f"digits {precision}": digits(conditions.tiny, precision) for precision in PRECISIONS}
+    for name, workload in workloads.items():
         yield from _rates(name, workload, [1, 2] if conditions.tiny else [1, 2, 4, 8, 16, 32, 64], conditions)
 
 

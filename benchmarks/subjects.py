@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import obvious
-from pipeline.core.order import deviation_over_workers
+from pipeline.core.order import mean_and_deviation_over_workers
 from pipeline.core.rng import Stream, torch_stream
 from pipeline.defences.aggregators import AGGREGATORS, Aggregator
 from pipeline.defences.preaggregators import PREAGGREGATORS, PreAggregator
@@ -55,7 +55,13 @@ def subjects() -> Iterator[Subject]:
     for name in obvious.MAPS:
         step = PREAGGREGATORS.parse({"name": name}, "bench")
         yield Subject("pre-aggregation", name, _step(step), obvious.MAPS[name], step.tolerates)
-    yield Subject("statistic", "deviation", lambda x, *_: deviation_over_workers(x), obvious.deviation, lambda *_: True)
+    yield Subject(
+        "statistic",
+        "deviation",
+        lambda vectors, *_: mean_and_deviation_over_workers(vectors)[1],
+        obvious.deviation,
+        lambda *_: True,
+    )
 
 
 def _rule(rule: Aggregator) -> Ours:

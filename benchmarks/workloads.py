@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from pipeline.simulator.precision import backend, keep_freed_memory, kernels_cho
 from pipeline.simulator.program import Program, build
 from pipeline.simulator.schedules.piecewise import Constant
 
+Precision = Literal["float32", "float64"]
 CLASSES = 10
 RATE = 0.1
 SHARE = 1000  # training images of a worker
@@ -47,12 +48,14 @@ class Workload:
         shape: Of an image.
         threat: n, b and f.
         batch_size: B.
+        precision: Of training.
     """
 
     model: dict[str, Any]
     shape: Shape
     threat: Threat
     batch_size: int
+    precision: Precision = "float32"
 
     def cell(self, seed: int, attack: dict[str, Any], defence: dict[str, Any], steps: int = STEPS) -> Cell:
         """Return a cell with worker momentum 0.9, evaluated at the start and at the end."""
@@ -61,7 +64,7 @@ class Workload:
             model=model,
             partition=IID(),
             threat=self.threat,
-            training=_training(steps, self.batch_size),
+            training=_training(steps, self.batch_size, self.precision),
             defence=parse(Defence, defence, "bench"),
             attack=ATTACKS.parse(attack, "bench"),
             seed=seed,
@@ -98,13 +101,13 @@ class Workload:
         return replicas * self.threat.workers * network.size
 
 
-def _training(steps: int, batch_size: int) -> Training:
+def _training(steps: int, batch_size: int, precision: Precision) -> Training:
     return Training(
         steps=steps,
         batch_size=batch_size,
         local_update=Gradient(),
         clip=None,
-        precision="float32",
+        precision=precision,
         tf32=False,
         augment="none",
         learning_rate=RATE,
@@ -131,9 +134,9 @@ def mnist(model: dict[str, Any], tiny: bool) -> Workload:
     return Workload(model, (1, 28, 28), threat(13, 3), 25)
 
 
-def digits(tiny: bool) -> Workload:
+def digits(tiny: bool, precision: Precision) -> Workload:
     """Return a workload of the size of a cell of params.yaml."""
-    return Workload({"name": "mlp", "hidden": [4 if tiny else 32]}, (1, 8, 8), threat(17, 5), 16)
+    return Workload({"name": "mlp", "hidden": [4 if tiny else 32]}, (1, 8, 8), threat(17, 4), 16, precision)
 
 
 def mnist_models(tiny: bool) -> dict[str, dict[str, Any]]:

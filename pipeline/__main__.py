@@ -10,9 +10,10 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipeline.core.environment import compute_alike
+from pipeline.core.environment import compute_alike, environment
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+TRAINING = ("tune", "train", "references", "search")
 
 
 def _on_interruption(do: Callable[[int, Any], None]) -> None:
@@ -52,6 +53,10 @@ if __name__ == "__main__":
 compute_alike()  # before NumPy is imported
 
 try:
+    from pipeline.runs.pool import start_ahead
+
+    if __name__ == "__main__" and set(sys.argv[1:2]) & set(TRAINING):
+        start_ahead(environment(), "pipeline.runs.execution")
     from pipeline.core.component import allowed, parse
     from pipeline.core.errors import UserError
     from pipeline.core.files import root
@@ -131,7 +136,6 @@ STAGES: dict[str, Callable[..., None]] = {
     "track": _track,
 }
 ROWS = {"tune": "tuning.defences", "train": "grid.attacks", "search": "search.studies"}
-TRAINING = ("tune", "train", "references", "search")
 TUNED = ("train", "references", "search", "analysis", "track")  # stages after tune
 
 
@@ -371,4 +375,5 @@ if __name__ == "__main__":
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no ± is no reason to stop
     code = main()
     _on_interruption(_ignore)
-    sys.exit(code)
+    sys.stderr.flush()
+    os._exit(code)  # everything is written; to take PyTorch and MLflow down in order would last up to a second

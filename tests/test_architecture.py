@@ -141,6 +141,28 @@ def test_importing_the_simulator_imports_no_heavy_library():
     assert ran.stdout.split() == []
 
 
+STARTED = """
+import sys
+from pathlib import Path
+import torch
+from pipeline.runs import params, plan
+from pipeline.search import forecast
+from pipeline.simulator.metrics import evaluate
+from pipeline.data.dataset import Split
+parameters = params.load(Path("params.yaml"))
+forecast.announced(parameters, "train@alie")
+network = parameters.model.network((1, 8, 8), classes=10)
+evaluate(network, network.initial(0)[None], Split(torch.zeros(5, 1, 8, 8), torch.zeros(5, dtype=torch.int64)))
+print(*[name for name in ("torch._dynamo", "torch._inductor", "sympy", "mlflow") if name in sys.modules])
+"""
+
+
+def test_a_stage_that_trains_does_not_import_pytorchs_compiler():
+    """It takes more than a second, and some operations on shapes alone bring it in."""
+    ran = subprocess.run([sys.executable, "-c", STARTED], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
+
+
 def test_no_file_is_longer_than_400_lines():
     files = [*FILES, *(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tests").rglob("*.py")]
     assert [file.name for file in files if len(file.read_text().splitlines()) > 400] == []

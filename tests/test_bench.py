@@ -78,7 +78,7 @@ def test_ratios_are_those_of_the_times(document):
 
 def test_one_knee_for_each_workload(document):
     rows = document["sections"]["replicas"]["rows"]
-    for workload in ("mlp", "logistic", "digits"):
+    for workload in ("mlp", "logistic", "digits float32", "digits float64"):
         assert sum(row["knee"] for row in rows if row["workload"] == workload) == 1
 
 

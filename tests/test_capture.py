@@ -5,6 +5,7 @@ captured, and repeats them on the same memory; a number that Python took from a 
 """
 
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -92,6 +93,21 @@ def test_a_captured_step_gives_what_the_plain_step_gives(attack, recording, monk
     monkeypatch.setattr(simulation, "stepper", Eager)
     for found, expected in zip(captured, train(replicas(attack), DATASET, vmap_gradients), strict=True):
         assert_identical(found, expected)
+
+
+def test_a_captured_step_goes_on_from_a_snapshot(recording):
+    def run_from(begun, keep):
+        return simulation.run(build(replicas("alie"), DATASET, vmap_gradients, CPU), lambda *_: None, begun, keep)
+
+    taken = {}
+    whole = run_from(None, lambda done, take: taken.setdefault(done, copied(take())))
+    for found, expected in zip(run_from(taken[3], simulation.never), whole, strict=True):
+        assert_identical(found, expected)
+
+
+def copied(snapshot):
+    """A snapshot that later steps do not change."""
+    return replace(snapshot, state=mapped(torch.Tensor.clone, snapshot.state), steps=snapshot.steps.clone())
 
 
 def test_the_recorded_graph_catches_a_step_number_taken_into_python(recording):

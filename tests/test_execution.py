@@ -45,7 +45,7 @@ def test_every_cell_is_trained_once_whatever_the_memory(replicas):
     "error", [torch.OutOfMemoryError("CUDA"), RuntimeError("CPU: can't allocate memory"), MemoryError()]
 )
 def test_a_batch_without_memory_is_halved_and_the_results_are_the_same(error, monkeypatch):
-    def run_two_at_most(program, watch):
+    def run_two_at_most(program, watch, *_):
         if len(program.initial) > 2:
             raise error
         return run(program, watch)
@@ -90,7 +90,7 @@ def test_the_memory_of_a_gpu_is_what_is_free_there_and_what_its_process_holds_fo
 
 
 def test_the_evaluations_of_a_batch_that_is_halved_late_are_told_once(monkeypatch):
-    def halfway(program, watch):
+    def halfway(program, watch, *_):
         if len(program.initial) > 2:
             watch(0, {"validation_accuracy": np.zeros(3)})
             watch(4, {"validation_accuracy": np.zeros(3)})
@@ -160,7 +160,7 @@ def test_the_watch_of_a_batch_is_told_its_evaluations():
 )
 def test_the_gradient_backend_is_the_one_named(name, expected, monkeypatch):
     used = []
-    monkeypatch.setattr(execution, "run", lambda program, _: used.append(program.gradients) or [])
+    monkeypatch.setattr(execution, "run", lambda program, *_: used.append(program.gradients) or [])
     batches_of([cell()], DATASET, gradients=name)
     assert used == [expected]
 

@@ -72,6 +72,17 @@ def test_what_the_system_refuses_names_the_file_and_not_its_temporary_name(tmp_p
         assert str(error.value.filename) == str(told)
 
 
+def test_a_disk_that_can_only_be_read_names_what_was_to_be_written(tmp_path, monkeypatch):
+    def refuse(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    for name in ("write_text", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(OSError, match="Read-only") as error:
+        write_text(tmp_path / "params.yaml", "text")
+    assert error.value.filename == str(tmp_path / "params.yaml")
+
+
 def test_a_block_that_writes_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "file.txt"):
         pass

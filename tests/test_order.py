@@ -9,7 +9,7 @@ from inputs import unequal_vectors
 from pipeline.core.kernels import basis
 from pipeline.core.kernels.ranks import window_mean
 from pipeline.core.order import (
-    deviation_over_workers,
+    mean_and_deviation_over_workers,
     mean_around_median,
     mean_around_trimmed_mean,
     mean_over_workers,
@@ -26,7 +26,7 @@ STATISTICS = {
     "trimmed_mean": lambda vectors: trimmed_mean_over_workers(vectors, 2),
     "mean_around_median": lambda vectors: mean_around_median(vectors, 5),
     "mean_around_trimmed_mean": lambda vectors: mean_around_trimmed_mean(vectors, 2),
-    "deviation": lambda vectors: deviation_over_workers(vectors),
+    "deviation": lambda vectors: mean_and_deviation_over_workers(vectors)[1],
 }
 
 
@@ -136,9 +136,10 @@ def test_the_mean_of_the_nearest_with_ties_and_hostile_values(values, centre, co
 @pytest.mark.parametrize("shape", [(2, 3), (7, 1), (2, 5, 4)], ids=str)
 def test_deviation_has_n_minus_1_in_the_denominator(shape):
     vectors = unequal_vectors(*shape)
-    expected = torch.from_numpy(vectors.numpy().std(axis=-2, ddof=1, keepdims=True))
-    torch.testing.assert_close(deviation_over_workers(vectors), expected)
-    assert deviation_over_workers(torch.ones(4, 2)).tolist() == [[0.0, 0.0]]
+    mean, deviation = mean_and_deviation_over_workers(vectors)
+    assert torch.equal(mean, mean_over_workers(vectors))
+    torch.testing.assert_close(deviation, torch.from_numpy(vectors.numpy().std(axis=-2, ddof=1)))
+    assert mean_and_deviation_over_workers(torch.ones(4, 2))[1].tolist() == [0.0, 0.0]
 
 
 def test_the_moments_are_the_mean_and_the_squared_deviations():

@@ -98,6 +98,15 @@ def test_numbers_of_twice_the_size_take_twice_the_memory():
     assert 1.8 < double / single <= 2
 
 
+@pytest.mark.parametrize("hidden", [[], [4], [4, 3]])
+def test_the_activations_of_linear_layers_are_those_that_the_layers_put_out(hidden):
+    model = MODELS.parse({"name": "mlp", "hidden": hidden}, "model")
+    network = model.network((1, 2, 3), classes=5)
+    counted = activations(network, (1, 2, 3))
+    network.chain = False  # the layers are run
+    assert activations(network, (1, 2, 3)) == counted
+
+
 def test_the_memory_of_a_convolution_model_is_that_of_its_activations():
     """By hand: 1 x 28 x 28 in; 20 x 24 x 24, pooled 20 x 12 x 12; 50 x 8 x 8, pooled 50 x 4 x 4; 500; 10 out."""
     network = MODELS["cnn_mnist"]().network((1, 28, 28), 10)

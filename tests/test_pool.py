@@ -230,13 +230,25 @@ with trainer(blobs(), processes=2) as ready:
 """
 
 
+AHEAD = """
+from pipeline.core.environment import environment
+from pipeline.runs.pool import start_ahead
+start_ahead(environment(), "pipeline.runs.execution")
+"""
+
+
 @pytest.fixture
-def script(tmp_path):
-    """A training that goes on for ever, from a script without a main guard, in a process group of its own."""
+def script(tmp_path, request):
+    """A training that goes on for ever, from a script without a main guard, in a process group of its own.
+
+    Or, where it is asked for, with processes that are forked from one that was started ahead, as in a stage.
+    """
     (tmp_path / "script.py").write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
     process = subprocess.Popen(
-        [sys.executable, tmp_path / "script.py"],
+        [sys.executable, "-c", AHEAD + SCRIPT]
+        if request.param == "stage"
+        else [sys.executable, tmp_path / "script.py"],
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
@@ -273,7 +285,12 @@ def wait_for(line, script):
         assert read, script.stderr.read()
 
 
-@pytest.mark.parametrize("when", ["started", "told"])
+KINDS = pytest.mark.parametrize(
+    ("script", "when"), [("script", "started"), ("script", "told"), ("stage", "told")], indirect=["script"]
+)
+
+
+@KINDS
 def test_processes_end_with_a_killed_parent(when, script):
     wait_for(when, script)
     assert len(of_session(script.pid)) > 2
@@ -287,7 +304,7 @@ def deaf(process):
     return any(int(status[name], 16) >> (signal.SIGINT - 1) & 1 for name in ("SigBlk", "SigIgn"))
 
 
-@pytest.mark.parametrize("when", ["started", "told"])
+@KINDS
 def test_ctrl_c_leaves_nothing_running_and_only_the_parent_speaks(when, script):
     wait_for(when, script)
     assert all(map(deaf, psutil.Process(script.pid).children()))
@@ -297,3 +314,37 @@ def test_ctrl_c_leaves_nothing_running_and_only_the_parent_speaks(when, script):
     assert script.returncode != 0
     assert errors.count("Traceback") == 1
     assert errors.splitlines()[-1] == "KeyboardInterrupt"
+
+
+FORKED = """
+import os, signal
+from pipeline.core.environment import environment
+from pipeline.runs.pool import Pool, Task, start_ahead
+from test_pool import nothing, parents
+started = {**environment(), "OMP_NUM_THREADS": "1"}
+start_ahead(started, "test_pool")
+tasks = [Task(None, parents, (), lambda *_: None) for _ in range(2)]
+with Pool([started, started], nothing) as pool, Pool([{}], nothing) as other:
+    (first, second) = [found for _, found in pool.run(list(tasks))]
+    assert first[1] == second[1] != os.getpid()
+    assert first[2:] == ("1", "1e18")
+    for number in (first[0], second[0]):
+        os.kill(number, signal.SIGKILL)
+    assert {found[1] for _, found in pool.run(list(tasks))} == {first[1]}
+    assert [found[1] for _, found in other.run(tasks[:1])] == [os.getpid()]
+assert "OMP_NUM_THREADS" not in os.environ
+"""
+
+
+def parents(*_):
+    names = ("OMP_NUM_THREADS", "LOKY_MAX_MEMORY_LEAK_SIZE")
+    return (os.getpid(), os.getppid(), *(os.environ[name] for name in names))
+
+
+def test_processes_of_the_same_environment_are_forked_from_the_one_that_was_started_ahead():
+    inherited = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    command = [sys.executable, "-c", FORKED]
+    ran = subprocess.run(command, env={**inherited, "PYTHONPATH": paths}, text=True, capture_output=True, timeout=100)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr == ""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from pipeline.core.kernels import basis
 from pipeline.core.rng import Stream, numpy_stream, stream_seed, torch_stream
 
 PURPOSES = ["partition", "minibatches", "initial weights", "", "1", "partition ", "Partition"]
@@ -93,3 +94,15 @@ def test_permutations_hold_every_number_once_and_are_uniform():
     orders = Stream.of(range(5000), "defence").permutation(5)
     assert torch.equal(orders.sort(dim=-1).values, torch.arange(5).expand(5000, 5))
     assert stats.chisquare(torch.bincount(orders[:, 0]).numpy()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("start", [0, 5])
+def test_the_loops_draw_what_the_expressions_say(start, monkeypatch):
+    stream = Stream.of([0, 1, 2**40], "attack")
+
+    def drawn():
+        return stream.fork(3).keys, stream.uniform(1000, start), stream.fork(torch.tensor(7)).uniform(10)
+
+    found = drawn()
+    monkeypatch.setattr(basis, "on_cpu", lambda tensor: False)
+    assert all(map(torch.equal, found, drawn()))

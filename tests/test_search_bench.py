@@ -86,7 +86,7 @@ def test_regret_is_the_loss_against_the_best_strength_of_the_grid(table, monkeyp
 def test_only_the_strength_is_searched():
     threat = {"workers": 17, "byzantine": 5, "tolerated": 5, "sampled": None}
     both = {"threat": threat, "studies.alie": {"mode": "strength", "attacks": ["alie"]}, "search.studies": ["alie"]}
-    (study,) = bench._studies(parameters({**SETTINGS, **both}))
+    (study,) = bench.studies(parameters({**SETTINGS, **both}))
     assert all(point.parameters["sign"] == -1 for point in study.startup(5))
 
 

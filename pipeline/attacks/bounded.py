@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Space, TunableAttack
 from pipeline.attacks.base import normalised, repeat_for_each
 from pipeline.core.kernels.elementary import root
-from pipeline.core.order import deviation_over_workers, mean_over_workers
+from pipeline.core.order import mean_and_deviation_over_workers, mean_over_workers
 from pipeline.core.vectors import norms, squared_distances, sum_over_columns
 
 
@@ -47,7 +47,7 @@ class BoundedDeviation(TunableAttack):
     def _direction(self, honest: Tensor, mu: Tensor) -> Tensor:
         if self.dev == "unit":
             return -normalised(mu)
-        return -mu.sign() if self.dev == "sign" else -deviation_over_workers(honest)
+        return -mu.sign() if self.dev == "sign" else -mean_and_deviation_over_workers(honest)[1][..., None, :]
 
 
 @ATTACKS.register

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.attacks import ATTACKS, AttackContext, Choice, Crafted, Space, TunableAttack
 from pipeline.attacks.base import draw_for_each, repeat_for_each
-from pipeline.core.order import deviation_over_workers, mean_over_workers
+from pipeline.core.order import mean_and_deviation_over_workers, mean_over_workers
 from pipeline.core.rng import Stream
 
 
@@ -135,8 +135,7 @@ class ALittleIsEnough(TunableAttack):
 
     def _craft(self, honest: Tensor, context: AttackContext, state: Any) -> Crafted:
         """Return ``mu + sign theta sd`` b times, given ``honest [..., h, d]``, h >= 2."""
-        mu = mean_over_workers(honest)[..., None, :]
-        sd = deviation_over_workers(honest)
+        mu, sd = (moment[..., None, :] for moment in mean_and_deviation_over_workers(honest))
         return Crafted(repeat_for_each(mu + self.sign * context.strength * sd, context.byzantine), state)
 
 

@@ -10,7 +10,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except IsADirectoryError:
         raise UserError(f"{path}: a folder stands where a file is to be written; move it away") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it is gone, or on a disk that can only be read: the first error says so
+            temporary.unlink()
 
 
 @contextmanager
@@ -63,9 +64,9 @@ def refilling(folder: Path) -> Iterator[Path]:
     The folder itself stays, so it may be a link or a mount.
     """
     temporary = temporary_in(folder)
-    temporary.mkdir()
     try:
         with naming(folder):
+            temporary.mkdir()
             yield temporary
         for old in [found for found in folder.iterdir() if found != temporary]:
             remove(old)

@@ -161,19 +161,19 @@ def moments_over_workers(vectors: Tensor) -> tuple[Tensor, Tensor]:
     return workers.moments(vectors)
 
 
-def deviation_over_workers(vectors: Tensor) -> Tensor:
-    """Return the coordinate-wise standard deviation, n - 1 in the denominator.
+def mean_and_deviation_over_workers(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the coordinate-wise mean, and the standard deviation with n - 1 in the denominator.
 
     Args:
         vectors: ``[..., n, d]``, n >= 2.
 
     Returns:
-        ``[..., 1, d]``.
+        ``[..., d]`` each.
 
     Example:
         >>> import torch
-        >>> deviation_over_workers(torch.tensor([[1.0], [3.0]]))
-        tensor([[1.4142]])
+        >>> mean_and_deviation_over_workers(torch.tensor([[1.0], [3.0]]))
+        (tensor([2.]), tensor([1.4142]))
     """
-    _, squares = moments_over_workers(vectors)
-    return root((squares / (vectors.shape[-2] - 1))[..., None, :])
+    mean, squares = moments_over_workers(vectors)
+    return mean, root(squares / (vectors.shape[-2] - 1))

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from pipeline.core.kernels.elementary import inverse_normal
+from pipeline.core.kernels.hashing import scrambled, signed, uniform
+
+_FORK = signed(0xD1342543DE82EF95)
 
 
 def stream_seed(seed: int, purpose: str) -> int:
@@ -69,13 +72,11 @@ class Stream:
     def fork(self, number: int | Tensor) -> "Stream":
         """Return the streams for sub-purpose ``number`` >= 0, such as a step or a stage; a tensor is int64, ``[]``."""
         product = (number + 1) * _FORK
-        return Stream(_scramble(self.keys + (_signed(product) if isinstance(product, int) else product)))
+        return Stream(scrambled(self.keys + (signed(product) if isinstance(product, int) else product)))
 
     def uniform(self, count: int, start: int = 0) -> Tensor:
         """Return ``[R, count]`` numbers, float64, uniform in (0, 1): those of the stream after the first ``start``."""
-        positions = torch.arange(start + 1, start + count + 1, device=self.keys.device) * _WEYL
-        bits = _shift(_scramble(self.keys[:, None] + positions), 12)
-        return (bits.double() + 0.5) * 2.0**-52
+        return uniform(self.keys, count, start)
 
     def normal(self, count: int) -> Tensor:
         """Return ``[R, count]`` numbers, float64, standard normal."""
@@ -84,25 +85,3 @@ class Stream:
     def permutation(self, n: int) -> Tensor:
         """Return ``[R, n]``, int64, a random order of 0 to n - 1 for every replica."""
         return self.uniform(n).argsort(dim=-1, stable=True)
-
-
-# SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), as signed 64-bit integers: torch multiplies them modulo 2^64.
-_WEYL = 0x9E3779B97F4A7C15 - 2**64
-_FORK = 0xD1342543DE82EF95 - 2**64
-_FIRST, _SECOND = 0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64
-
-
-def _signed(number: int) -> int:
-    """Return the signed 64-bit integer that equals ``number`` modulo 2^64."""
-    return (number + 2**63) % 2**64 - 2**63
-
-
-def _scramble(values: Tensor) -> Tensor:
-    values = (values ^ _shift(values, 30)) * _FIRST
-    values = (values ^ _shift(values, 27)) * _SECOND
-    return values ^ _shift(values, 31)
-
-
-def _shift(values: Tensor, bits: int) -> Tensor:
-    """Shift right without keeping the sign."""
-    return (values >> bits) & ((1 << (64 - bits)) - 1)

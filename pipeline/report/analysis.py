@@ -17,12 +17,13 @@ from pipeline.report.intervals import over_seeds
 from pipeline.report.outcomes import against_alone, outcomes
 from pipeline.runs.params import Analysis
 from pipeline.runs.store import Record
-from pipeline.simulator.metrics import FINAL_METRICS
+from pipeline.simulator.metrics import EVALUATION_METRICS, FINAL_METRICS
 
 CLEAN = "none"
 GROUP = ["attack", "defence", "partition"]
 PAIR = ["defence", "partition", "seed"]
 MEASURED = {"test_accuracy": "accuracy"}
+EVALUATED = ("steps_done", *EVALUATION_METRICS)
 
 
 def cells_table(records: Iterable[Record], alone: Sequence[Record] = ()) -> pd.DataFrame:
@@ -80,17 +81,16 @@ def headline(compared: pd.DataFrame) -> pd.DataFrame:
     return clean[columns].merge(worst, how="left", on=["partition", "defence"])
 
 
-def cell_curves(records: Iterable[Record]) -> pd.DataFrame:
+def cell_curves(records: Sequence[Record]) -> pd.DataFrame:
     """Return one row per cell and evaluation: names, seed, ``steps_done`` and ``EVALUATION_METRICS``."""
-    rows = []
-    for record in records:
-        names = dict(zip(GROUP, record.planned.group, strict=True))
-        evaluations = pd.DataFrame({**names, "seed": record.planned.cell.seed, **record.evaluations})
-        rows.append(evaluations.astype({"steps_done": int}))
-    return pd.concat(rows, ignore_index=True)
+    cells = [(*record.planned.group, record.planned.cell.seed) for record in records]
+    counts = [len(record.evaluations["steps_done"]) for record in records]
+    rows = [cell for cell, count in zip(cells, counts, strict=True) for _ in range(count)]
+    measured = {name: np.concatenate([record.evaluations[name] for record in records]) for name in EVALUATED}
+    return pd.DataFrame(rows, columns=[*GROUP, "seed"]).assign(**measured).astype({"steps_done": int})
 
 
-def curves(records: Iterable[Record], confidence: float) -> pd.DataFrame:
+def curves(records: Sequence[Record], confidence: float) -> pd.DataFrame:
     """Return one row per (attack, defence, partition, steps_done): validation accuracy and loss over the seeds."""
     measured: pd.DataFrame = (
         cell_curves(records)

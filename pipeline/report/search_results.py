@@ -13,6 +13,7 @@ from pipeline.core.paths import DATASET
 from pipeline.data.dataset import data_hash
 from pipeline.runs.cell_files import fractions
 from pipeline.runs.params import Params
+from pipeline.search.pruning import COLUMNS as PRUNED
 from pipeline.search.study import Study
 
 MEASURED = ["seed", "clean_accuracy", "attacked_accuracy", "degradation", "diverged", "flagged"]
@@ -20,6 +21,7 @@ COLUMNS = {
     "trials": ["defence", "byzantine", "trial", "origin", "attack", "parameters", *MEASURED],
     "confirmation": ["defence", "byzantine", "candidate", "trial", "attack", "parameters", *MEASURED],
     "transfer": ["from_defence", "to_defence", "byzantine", "trial", "attack", "parameters", *MEASURED],
+    "pruned": [*PRUNED],
 }
 
 MADE = ("key", "made_with", "stopped_after", "files")  # what study.json holds beside the study's description
@@ -36,9 +38,10 @@ class StudyResult:
             ``choices``), ``literature`` (attack -> list of parameters, the default first, at the threat of
             params.yaml), ``absent`` (``defence``, ``byzantine``, ``reason``), ``stopped_after`` (trials),
             ``files`` (table -> sha256 of its file), ``made_with`` (hashes of ``data`` and ``code``).
-        trials: One row per (defence, byzantine, trial, seed), on validation data.
+        trials: One row per (defence, byzantine, trial, seed), on validation data; without those that ended early.
         confirmation: One row per (defence, byzantine, candidate, seed), on test data with fresh seeds.
         transfer: One row per (from_defence, to_defence, seed), with the confirmation's seeds; None where there is none.
+        pruned: One row per (defence, byzantine, trial, seed) of the trials that ended early; None without a pruner.
     """
 
     name: str
@@ -46,6 +49,7 @@ class StudyResult:
     trials: pd.DataFrame
     confirmation: pd.DataFrame
     transfer: pd.DataFrame | None
+    pruned: pd.DataFrame | None = None
 
 
 def read_study(root: Path, params: Params, name: str) -> StudyResult:
@@ -56,8 +60,11 @@ def read_study(root: Path, params: Params, name: str) -> StudyResult:
     """
     folder, again = root / "results" / "search" / name, f"run `dvc repro search@{name}`"
     study = Study(params, name)
-    with_transfer = study.mode == "strength" and params.search.transfer
-    titles = [title for title in COLUMNS if title != "transfer" or with_transfer]
+    asked = {
+        "transfer": study.mode == "strength" and params.search.transfer,
+        "pruned": params.search.pruner is not None,
+    }
+    titles = [title for title in COLUMNS if asked.get(title, True)]
     if not folder.exists():
         raise UserError(f"{folder}: no such result; {again}")
     try:
@@ -70,7 +77,9 @@ def read_study(root: Path, params: Params, name: str) -> StudyResult:
         raise UserError(f"{folder}: searched with other parameters than params.yaml states; {again}")
     if description["made_with"] != study.made_with(data_hash(root / DATASET)):
         raise UserError(f"{folder}: searched with other data than {DATASET} holds, or other code; {again}")
-    return StudyResult(name, description, tables["trials"], tables["confirmation"], tables.get("transfer"))
+    return StudyResult(
+        name, description, tables["trials"], tables["confirmation"], tables.get("transfer"), tables.get("pruned")
+    )
 
 
 def _read(folder: Path, title: str, written: str) -> pd.DataFrame:
@@ -79,7 +88,8 @@ def _read(folder: Path, title: str, written: str) -> pd.DataFrame:
     table = pd.read_csv(folder / f"{title}.csv", dtype={"flagged": float})
     if list(table.columns) != COLUMNS[title]:
         raise ValueError(f"{title}.csv has other columns")
-    if not fractions(table[["clean_accuracy", "attacked_accuracy"]]) or not fractions(table["flagged"], or_nan=True):
+    shares = table.filter(regex="accuracy$")
+    if not fractions(shares) or not fractions(table.filter(items=["flagged"]), or_nan=True):
         raise ValueError(f"{title}.csv has a share outside 0 to 1")
     return table
 

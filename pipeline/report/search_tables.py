@@ -41,6 +41,7 @@ class SearchTables:
         breakdown: Of :func:`breakdown_curves`; empty where no study is in mode breakdown.
         transfer: Of :func:`transfer_table`; empty where no strength was transferred.
         ranges: Of :func:`pipeline.report.ranges.ranges_table`.
+        pruned: The trials that ended early, one row per (study, defence, byzantine, trial, seed); empty without pruner.
     """
 
     trials: pd.DataFrame
@@ -52,6 +53,7 @@ class SearchTables:
     breakdown: pd.DataFrame
     transfer: pd.DataFrame
     ranges: pd.DataFrame
+    pruned: pd.DataFrame
 
 
 NO_RUNS = pd.DataFrame({"partition": [], "seed": [], "accuracy": []})
@@ -89,6 +91,7 @@ def search_tables(
         breakdown_curves(confirmed),
         transfer_table(studies, confidence),
         ranges,
+        pd.concat([_named(study, study.pruned) for study in studies if study.pruned is not None] or [pd.DataFrame()]),
     )
 
 
@@ -102,6 +105,7 @@ def search_files(tables: SearchTables) -> dict[str, pd.DataFrame]:
         "breakdown": tables.breakdown,
         "transfer": tables.transfer,
         "ranges": tables.ranges,
+        "pruned": tables.pruned,
     }
     return {name: table for name, table in named.items() if not table.empty}
 

@@ -24,6 +24,9 @@ def search_context(search: SearchTables, studies: Sequence[StudyResult]) -> dict
         "breakdown": [breakdown(curves) for _, curves in search.breakdown.groupby("study", sort=False)],
         "transfer": [transferred(rows) for _, rows in search.transfer.groupby(["study", "from_defence"], sort=False)],
         "trial_runs": runs(search.trials),
+        "pruned": 0
+        if search.pruned.empty
+        else len(search.pruned.drop_duplicates(["study", "defence", "byzantine", "trial"])),
         "confirmation_runs": runs(search.confirmed),
     }
 

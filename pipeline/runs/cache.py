@@ -53,6 +53,31 @@ def recall(root: Path, key: str) -> Ending | None:
     return ending
 
 
+def remember_early(root: Path, key: str, steps: int, accuracy: float) -> None:
+    """Keep the validation accuracy of a cell after its first ``steps`` steps."""
+    write_sealed(_early(root, key, steps), {"key": key, "steps": steps, "validation_accuracy": accuracy})
+
+
+def recall_early(root: Path, key: str, steps: int) -> float | None:
+    """Return what :func:`remember_early` kept, None where nothing is known; a damaged file is set aside."""
+    file = _early(root, key, steps)
+    try:
+        found = read_sealed(file)
+        accuracy = float(found["validation_accuracy"])
+        if (found["key"], found["steps"]) != (key, steps) or not fractions(accuracy):
+            raise ValueError("of another cell, or a share outside 0 to 1")
+    except FileNotFoundError:
+        return None
+    except FAULTS as error:
+        set_aside(root, file, error)
+        return None
+    return accuracy
+
+
+def _early(root: Path, key: str, steps: int) -> Path:
+    return _file(root, f"{key}.step{steps}")
+
+
 def _file(root: Path, key: str) -> Path:
     return root / CACHE / "evaluations" / f"{key}.json"
 

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -15,6 +15,7 @@ import torch
 from pipeline.core.environment import environment
 from pipeline.core.errors import UserError
 from pipeline.data.dataset import Dataset, load
+from pipeline.runs.checkpoints import Checkpoints, keeping
 from pipeline.runs.cluster import ClusterPool
 from pipeline.runs.memory import available
 from pipeline.runs.params import Execution
@@ -106,6 +107,17 @@ def _one_gpu(number: int, on: torch.device) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": visible.split(",")[number % torch.cuda.device_count()].strip()}
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Cells that are trained together, and how; see :func:`train`."""
+
+    cells: list[Cell]
+    detect: bool
+    heterogeneity: bool
+    checkpoints: Checkpoints | None
+    until: int | None
+
+
 def arithmetic(model: Model, execution: Execution) -> dict[str, str]:
     """Return what computes the cells of ``model``: the part of their identity that params.yaml does not hold."""
     on = device(execution.device)
@@ -123,10 +135,13 @@ def train(
     watch: Callable[[list[int]], Watch],
     detect: bool = False,
     heterogeneity: bool = False,
+    checkpoints: Checkpoints | None = None,
+    until: int | None = None,
 ) -> Iterator[tuple[list[int], list[Result]]]:
     """Train ``cells`` in batches, as many at a time as there are processes.
 
-    A batch is cut further where the memory of the process that is to train it does not hold it.
+    A batch is cut further where the memory of the process that is to train it does not hold it. Cells that an
+    interruption left at one step go on together. Workers of a cluster keep no checkpoints: they share no disk.
 
     Args:
         cells: In any order; equal defences side by side are applied at once.
@@ -135,9 +150,12 @@ def train(
             evaluation is told twice, even if a batch must be repeated.
         detect: Measure what share of the Byzantine vectors a filter would flag.
         heterogeneity: Measure G and B at every evaluation.
+        checkpoints: Of the cells, written every ``execution.checkpoint_minutes``; None: an interruption loses all.
+        until: Steps after which training stops, and leaves its checkpoints to go on from; None: all.
 
     Yields:
-        The positions in ``cells`` of a batch, with their results, as the batches end.
+        The positions in ``cells`` of a batch, with their results, as the batches end. When the next are asked for, the
+        caller has written these, and their checkpoints are removed.
 
     Raises:
         UserError: Memory does not suffice for a single replica, or a process died twice over a batch.
@@ -145,15 +163,19 @@ def train(
     told = [-1] * len(cells)
 
     def task(positions: list[int]) -> Task:
-        arguments = ([cells[position] for position in positions], detect, heterogeneity)
-        return Task(positions, _attempt, arguments, _once(told, positions, watch))
+        kept = checkpoints and checkpoints.of(positions)
+        batch = Batch([cells[position] for position in positions], detect, heterogeneity, kept, until)
+        return Task(positions, _attempt, (batch,), _once(told, positions, watch))
 
-    waiting = [task(positions) for positions in _planned(cells, trainer)]
+    checkpoints = None if isinstance(trainer.pool, ClusterPool) else checkpoints
+    waiting = [task(positions) for positions in _planned(cells, trainer, checkpoints)]
     for ended, returned in trainer.pool.run(waiting):
-        if isinstance(returned, list):
-            yield ended.key, returned
-        else:
-            waiting[:0] = map(task, _smaller(ended.key, returned, trainer.on))
+        if not isinstance(returned, list):
+            waiting[:0] = map(task, _smaller(ended.key, returned, trainer.on, checkpoints))
+            continue
+        yield ended.key, returned
+        if checkpoints is not None and until is None:
+            checkpoints.of(ended.key).remove()
 
 
 def _once(told: list[int], positions: list[int], watch: Callable[[list[int]], Watch]) -> Watch:
@@ -170,15 +192,36 @@ def _once(told: list[int], positions: list[int], watch: Callable[[list[int]], Wa
     return new
 
 
-def _planned(cells: Sequence[Cell], trainer: Trainer) -> Iterator[list[int]]:
+def _planned(cells: Sequence[Cell], trainer: Trainer, checkpoints: Checkpoints | None) -> Iterator[list[int]]:
+    """Yield the positions of the cells of each batch; those of one batch stand at the same step."""
     if not cells:
-        return iter([])
+        return
     together = len(cells) if trainer.on.type == "cuda" else TOGETHER
-    return batches(cells, trainer.pool.size, together)
+    for positions in _at_one_step(list(range(len(cells))), checkpoints):
+        alike = [cells[position] for position in positions]
+        for batch in batches(alike, trainer.pool.size, together):
+            yield [positions[place] for place in batch]
 
 
-def _smaller(positions: list[int], fitting: int | None, on: torch.device) -> Iterator[list[int]]:
-    """Yield the pieces of a batch of which so many cells fit into memory; None: memory failed, so they are halves."""
+def _at_one_step(positions: list[int], checkpoints: Checkpoints | None) -> list[list[int]]:
+    """Return the positions grouped by how many steps are done, those with most to do first."""
+    done = [0] * len(positions) if checkpoints is None else checkpoints.of(positions).done
+    return [[position for position, at in zip(positions, done, strict=True) if at == step] for step in sorted({*done})]
+
+
+def _smaller(
+    positions: list[int], fitting: int | None, on: torch.device, checkpoints: Checkpoints | None
+) -> Iterable[list[int]]:
+    """Return what to train instead of a batch whose cells stand at several steps, or do not fit into memory.
+
+    Args:
+        positions: Of the cells of the batch.
+        fitting: How many of them memory holds; None if it failed unexpectedly: they are halved.
+        on: The device.
+        checkpoints: Of all cells.
+    """
+    if len(standing := _at_one_step(positions, checkpoints)) > 1:
+        return standing
     if len(positions) == 1:
         raise UserError(f"execution.device: the memory of {on} does not suffice for one replica of this model")
     return cut(positions, fitting or ceil(len(positions) / 2))
@@ -212,15 +255,18 @@ def _versions(found: Mapping[str, str]) -> str:
     return " and ".join(f"{name} {version}" for name, version in found.items())
 
 
-def _attempt(
-    here: _Prepared, cells: Sequence[Cell], detect: bool, heterogeneity: bool, watch: Watch
-) -> list[Result] | int | None:
-    """Return the results of a batch, or how many of its cells memory holds; None if it fails unexpectedly."""
-    fitting = max(1, int(memory(here) / replica_bytes(cells[0], here.dataset)))
-    if len(cells) > fitting:
+def _attempt(here: _Prepared, batch: Batch, watch: Watch) -> list[Result] | int | None:
+    """Return the results of a batch, or how many of its cells memory holds.
+
+    None if memory fails unexpectedly, or the cells stand at several steps.
+    """
+    if batch.checkpoints is not None and len(set(batch.checkpoints.done)) > 1:  # a process ended while it wrote them
+        return None
+    fitting = max(1, int(memory(here) / replica_bytes(batch.cells[0], here.dataset)))
+    if len(batch.cells) > fitting:
         return fitting
     try:
-        return _train_batch(here, cells, detect, heterogeneity, watch)
+        return _train_batch(here, batch, watch)
     except (RuntimeError, MemoryError) as error:
         out_of_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
         if not out_of_memory and "can't allocate memory" not in str(error):
@@ -239,10 +285,10 @@ def memory(here: _Prepared) -> float:
     return GPU_SHARE * (torch.cuda.mem_get_info()[0] + kept) / here.neighbours
 
 
-def _train_batch(
-    here: _Prepared, cells: Sequence[Cell], detect: bool, heterogeneity: bool, watch: Watch
-) -> list[Result]:
-    gradients = backend(here.execution.gradients, cells[0].model, here.on)
-    program = build(cells, here.dataset, gradients, here.on, detect, heterogeneity)
+def _train_batch(here: _Prepared, batch: Batch, watch: Watch) -> list[Result]:
+    gradients = backend(here.execution.gradients, batch.cells[0].model, here.on)
+    program = build(batch.cells, here.dataset, gradients, here.on, batch.detect, batch.heterogeneity)
+    begun = None if batch.checkpoints is None else batch.checkpoints.joined(program)
+    keep = keeping(batch.checkpoints, program, here.execution.checkpoint_minutes, batch.until)
     with kernels_chosen(program.training, together=gradients in (chain_gradients, vmap_gradients)):
-        return run(program, watch)
+        return run(program, watch, begun, keep, batch.until)

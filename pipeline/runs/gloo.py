@@ -76,7 +76,7 @@ def _told_if_gone(rank: int) -> Iterator[None]:
 
 
 def party(rank: int, world: int, address: str, data: Path, execution: Execution, cell: Cell) -> Report | None:
-    """Be one of the processes of a distributed cell; the server compares it with the simulated one.
+    """Be one of the processes of a distributed cell.
 
     Args:
         rank: 0 for the server, i for worker i - 1.
@@ -86,28 +86,36 @@ def party(rank: int, world: int, address: str, data: Path, execution: Execution,
         execution: The backend of the gradients.
         cell: What is trained.
     """
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    on_cpu = execution.replace(device="cpu")
-    gradients = backend(on_cpu.gradients, cell.model, CPU)
-    whole = build([cell], load(data), gradients, CPU)
-    program = whole if rank == SERVER else owned(whole, rank - 1)
-    del whole  # a worker keeps its own share of the data
-    with _group(rank, world, address):
-        _refuse_others(cell.key(data_hash(data), arithmetic(cell.model, on_cpu)), world)
-        with kernels_chosen(cell.training, together=gradients in (chain_gradients, vmap_gradients)):
-            return _played(program, rank)
+    with group(rank, world, address):
+        return play(rank, world, data, execution, cell)
 
 
 @contextmanager
-def _group(rank: int, world: int, address: str) -> Iterator[None]:
+def group(rank: int, world: int, address: str) -> Iterator[None]:
     """Join the processes; leave them if the block ends well, since an end by an error is the launcher's to tell."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
     try:
         dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"distributed: the processes do not find each other: {error}") from None
     yield
     dist.destroy_process_group()
+
+
+def play(rank: int, world: int, data: Path, execution: Execution, cell: Cell) -> Report | None:
+    """Be one of the processes of a group from the first step of a cell to the last; see :func:`party`.
+
+    The server compares the cell with the simulated one.
+    """
+    on_cpu = execution.replace(device="cpu")
+    gradients = backend(on_cpu.gradients, cell.model, CPU)
+    whole = build([cell], load(data), gradients, CPU)
+    program = whole if rank == SERVER else owned(whole, rank - 1)
+    del whole  # a worker keeps its own share of the data
+    _refuse_others(cell.key(data_hash(data), arithmetic(cell.model, on_cpu)), world)
+    with kernels_chosen(cell.training, together=gradients in (chain_gradients, vmap_gradients)):
+        return _played(program, rank)
 
 
 def _refuse_others(key: str, world: int) -> None:

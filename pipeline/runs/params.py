@@ -94,6 +94,7 @@ class Search(Schema):
     finalists: int = Field(ge=1, le=100_000, description="worst trials that are confirmed")
     transfer: bool = Field(description="apply what was found for one defence to all others")
     budget_minutes: float | None = Field(gt=0, description="after which no further trials are asked for; null: none")
+    pruner: Literal["median"] | None = Field(None, description="ends trials early; null: none")
     seeds: Seeds
     confirmation_seeds: Seeds
 
@@ -139,6 +140,9 @@ class Execution(Schema):
         gt=0, description="memory of a batch, for each process; null: a share of what is free"
     )
     gradients: Literal["auto", "chain", "vmap", "replicas", "loop"]
+    checkpoint_minutes: float = Field(
+        10, gt=0, description="after which a cell under way is written, to go on from there when it was interrupted"
+    )
 
 
 class Params(Schema):

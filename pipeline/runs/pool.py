@@ -11,13 +11,14 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import Pipe, resource_tracker
+from multiprocessing import Pipe, forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import loky
+from loky.backend import get_context
 from loky.process_executor import BrokenProcessPool, ProcessPoolExecutor, TerminatedWorkerError
 
 from pipeline.core.errors import UserError
@@ -34,6 +35,35 @@ NOT_STARTED = (
     "execution.processes: a process could not be started: {cause}; "
     "each needs memory, some open files (ulimit -n) and room in /dev/shm"
 )
+
+
+_ahead: Mapping[str, str] | None = None  # the environment of the process that was started ahead
+
+
+def start_ahead(environment: Mapping[str, str], module: str) -> None:
+    """Start a process that imports ``module`` while this one imports its own; others are forked from it.
+
+    Those are the processes of pools with this environment: they are there at once. For stages of ``python -m pipeline``
+    only; from a script or a notebook, a forked process would run the main module again.
+    """
+    global _ahead
+    wanted = {**environment, **KEPT_WHATEVER_ITS_SIZE}
+    forkserver.set_forkserver_preload([module, "pipeline.runs.origin"])
+    with suppress(OSError), interruptions_held(), variables(wanted):  # a pool that cannot start processes says so
+        forkserver.ensure_running()
+        _ahead = wanted
+
+
+@contextmanager
+def variables(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Give this process further environment variables, which those that it starts inherit."""
+    before = dict(os.environ)
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def cores() -> int:
@@ -163,10 +193,11 @@ class _Slot:
 
     def _start(self) -> None:
         self.reader, writer = Pipe(duplex=False)
+        context = get_context("loky" if self._environment != _ahead else "forkserver")
         self._executor = ProcessPoolExecutor(
-            max_workers=1, env=self._environment, initializer=_begin, initargs=(os.getpid(), writer)
+            max_workers=1, context=context, env=self._environment, initializer=_begin, initargs=(os.getpid(), writer)
         )
-        with interruptions_held():
+        with interruptions_held(), variables(self._environment):  # also for the one started ahead, if it must be anew
             self._prepared = self._executor.submit(_prepare, self._prepare, self._arguments)
         writer.close()  # the process has the only other end: when it dies, reading meets the end of the file
 

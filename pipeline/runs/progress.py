@@ -29,8 +29,8 @@ class _Bar:
 
 
 class _Lines:
-    def __init__(self, title: str, total: int) -> None:
-        self.title, self.total, self.done = title, total, 0
+    def __init__(self, title: str, total: int, done: int) -> None:
+        self.title, self.total, self.done = title, total, done
 
     def advance(self, amount: int, note: str = "") -> None:
         before, self.done = self.done, self.done + amount
@@ -57,16 +57,17 @@ class WholeLines(io.TextIOBase):
 
 
 @contextmanager
-def progress(title: str, total: int, unit: str) -> Iterator[Progress]:
+def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Progress]:
     """Yield the progress of ``total`` units of work.
 
     Args:
         title: Stands before the bar or in each line.
         total: How many units there are; for 0 nothing is shown.
         unit: What is counted.
+        done: Units that were done before; the remaining time is that of the others.
     """
     if sys.stderr.isatty():
-        with tqdm(total=total, desc=title, unit=unit, disable=total == 0) as bar:
+        with tqdm(total=total, initial=done, desc=title, unit=unit, disable=total == 0) as bar:
             yield _Bar(bar)
     else:
-        yield _Lines(title, max(total, 1))
+        yield _Lines(title, max(total, 1), done)

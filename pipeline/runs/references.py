@@ -34,12 +34,13 @@ class References(NamedTuple):
 
 def train_references(root: Path, params: Params) -> None:
     """Train what is missing, and keep the rest."""
-    for title, cells in (("alone", alone(params)), ("prolonged", prolonged(root, params))):
-        row = _row(root, params, title)
-        missing = row.settle(cells)
-        todo = [one for one in cells if one.folder in missing]
-        print(f"references {title}: {len(cells)} cells, {len(todo)} to train", flush=True)
-        with trainer(root / DATASET, params.execution, len(todo)) as processes:
+    cells = {"alone": alone(params), "prolonged": prolonged(root, params)}
+    rows = {title: _row(root, params, title) for title in cells}
+    missing = {title: row.settle(cells[title]) for title, row in rows.items()}
+    with trainer(root / DATASET, params.execution, sum(map(len, missing.values()))) as processes:
+        for title, row in rows.items():
+            todo = [one for one in cells[title] if one.folder in missing[title]]
+            print(f"references {title}: {len(cells[title])} cells, {len(todo)} to train", flush=True)
             row.train(f"references {title}", todo, processes, heterogeneity=title == "alone")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from pipeline.core.paths import DATASET
 from pipeline.data.dataset import data_hash
 from pipeline.runs import store
 from pipeline.runs.cache import remember
+from pipeline.runs.checkpoints import Checkpoints
 from pipeline.runs.execution import Trainer, arithmetic, train
 from pipeline.runs.params import Params
 from pipeline.runs.plan import Planned
@@ -66,7 +68,7 @@ class Row:
         watcher: Watcher = lambda _: lambda *_: None,
         heterogeneity: bool = False,
     ) -> None:
-        """Train cells, and write those of a batch when it ends: an interruption loses the batch under way.
+        """Train cells, and write those of a batch when it ends; what an interruption left goes on where it was.
 
         Args:
             title: Of the progress.
@@ -75,9 +77,11 @@ class Row:
             watcher: Given the cells of a batch, returns what is told its evaluations.
             heterogeneity: Measure G and B at every evaluation.
         """
-        with progress(title, sum(planned.cell.training.steps for planned in cells), "step") as bar:
-            watch = _advancing(cells, watcher, bar)
-            measured = {"heterogeneity": heterogeneity}
+        checkpoints = Checkpoints.named(self.root, self.keys(cells).values(), heterogeneity=heterogeneity)
+        steps = sum(planned.cell.training.steps for planned in cells)
+        with progress(title, steps, "step", sum(checkpoints.done)) as bar:
+            watch = _advancing(cells, watcher, bar, checkpoints.done)
+            measured: Any = {"heterogeneity": heterogeneity, "checkpoints": checkpoints}
             for positions, results in train([planned.cell for planned in cells], processes, watch, **measured):
                 for position, result in zip(positions, results, strict=True):
                     self._write(cells[position], result)
@@ -88,9 +92,11 @@ class Row:
         remember(self.root, content_hash(identity), result)
 
 
-def _advancing(cells: Sequence[Planned], watcher: Watcher, bar: Progress) -> Callable[[list[int]], Watch]:
-    """Return what makes the watch of a batch that moves the bar, too."""
-    done = [0] * len(cells)  # steps of each cell; a batch that is halved, or repeated, counts once
+def _advancing(
+    cells: Sequence[Planned], watcher: Watcher, bar: Progress, before: Sequence[int]
+) -> Callable[[list[int]], Watch]:
+    """Return what makes the watch of a batch that moves the bar, too, from the steps done ``before``."""
+    done = [*before]  # steps of each cell; a batch that is halved, repeated, or told again, counts once
 
     def of_batch(positions: list[int]) -> Watch:
         log = watcher([cells[position] for position in positions])
@@ -98,10 +104,10 @@ def _advancing(cells: Sequence[Planned], watcher: Watcher, bar: Progress) -> Cal
         def watch(steps_done: int, metrics: dict[str, np.ndarray]) -> None:
             log(steps_done, metrics)
             accuracy = metrics["validation_accuracy"].mean()
-            more = sum(steps_done - done[position] for position in positions)
+            more = sum(max(0, steps_done - done[position]) for position in positions)
             bar.advance(more, f"mean validation accuracy {accuracy:.1%}")
             for position in positions:
-                done[position] = steps_done
+                done[position] = max(steps_done, done[position])
 
         return watch
 

@@ -53,6 +53,13 @@ def _modes_fit(sections: Sections) -> Iterator[str]:
             yield f"{where} = {sampler!r}: mode {study.mode} of {path} takes {allowed(sampler, SAMPLERS[study.mode])}"
 
 
+def _pruner_fits(sections: Sections) -> Iterator[str]:
+    if pruner := sections["search"].pruner:
+        for path, study in _used(sections):
+            if study.mode == "stealth":
+                yield f"search.pruner = {pruner!r}: {path} has two objectives, with which Optuna ends no trial early"
+
+
 def _threat_fits(sections: Sections) -> Iterator[str]:
     threat = sections["threat"]
     for path, study in _used(sections):
@@ -105,6 +112,7 @@ def _values_fit(attack: Any, space: Space, first: list[dict[str, Any]], threat: 
 SEARCH_CHECKS: list[tuple[tuple[str, ...], Callable[[Sections], Iterator[str]]]] = [
     (("search", "studies", "attacks"), _studies_exist),
     (("search", "studies"), _modes_fit),
+    (("search", "studies"), _pruner_fits),
     (("search", "studies", "threat"), _threat_fits),
     (("search", "studies", "attacks", "threat"), _spaces_fit),
 ]

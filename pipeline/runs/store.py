@@ -74,8 +74,8 @@ def _retire(root: Path, found: Path, key: str) -> None:
 def write(row: Path, planned: Planned, identity: Mapping[str, Any], result: Result) -> None:
     """Write a cell's folder under a temporary name, then rename it."""
     temporary = temporary_in(row)
-    temporary.mkdir()
     with naming(row / planned.folder):
+        temporary.mkdir()
         write_cell(temporary, identity, result)
     temporary.rename(row / planned.folder)
 

@@ -5,8 +5,7 @@ They are forked from one process that has imported what they need, so that a doz
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from threading import Event
@@ -14,7 +13,7 @@ from typing import Any
 
 from pipeline.core.environment import environment
 from pipeline.core.errors import UserError
-from pipeline.runs.pool import interruptions_held, plain_errors
+from pipeline.runs.pool import interruptions_held, plain_errors, variables
 from pipeline.runs.watchdog import stop_with_process
 
 
@@ -37,7 +36,7 @@ def together(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
     context.set_forkserver_preload([function.__module__])
     readers, processes = [], []
     try:
-        with _variables({**environment(), **_loopback()}), interruptions_held():
+        with variables({**environment(), **_loopback()}), interruptions_held():
             for rank in range(count):
                 reader, writer = context.Pipe(duplex=False)
                 readers.append(reader)
@@ -52,18 +51,6 @@ def together(count: int, function: Callable[..., Any], *arguments: Any) -> Any:
                 process.join()
         for reader in readers:
             reader.close()
-
-
-@contextmanager
-def _variables(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for what is started in the block."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _loopback() -> dict[str, str]:

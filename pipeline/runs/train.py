@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -46,12 +47,39 @@ def train_row(root: Path, params: Params, attack: str, observe: Observe) -> None
     first = [planned for planned in cells if planned.folder in missing]
     print(f"train {attack}: {len(cells)} cells, {len(first)} to train", flush=True)
     with trainer(root / DATASET, params.execution, len(missing)) as processes:
-        live = observe(row.data_hash, cells, row.keys(cells))
+        live = _Late(lambda: observe(row.data_hash, cells, row.keys(cells)))
         with _stopped_if_it_fails(live):
             row.train(f"train {attack}", first, processes, live.watch)
             cells = _narrowed(row, attack, cells, missing, processes)
     row.settle(cells)
     live.finish(store.read_row(root, params, attack))
+
+
+class _Late:
+    """An observer that is made when it is first told something: that takes seconds, and the processes train by then."""
+
+    def __init__(self, make: Callable[[], Observer]) -> None:
+        self._make = make
+        self._observer: Observer | None = None
+
+    def watch(self, cells: Sequence[Planned]) -> Watch:
+        """Return what is told the evaluations of a batch."""
+        watch = cache(lambda: self._made().watch(cells))
+        return lambda *told: watch()(*told)
+
+    def finish(self, records: Sequence[store.Record]) -> None:
+        """Take note of the whole row."""
+        self._made().finish(records)
+
+    def stop(self, status: Literal["KILLED", "FAILED"]) -> None:
+        """Take note that the row will not be whole, if anything is known of it."""
+        if self._observer is not None:
+            self._observer.stop(status)
+
+    def _made(self) -> Observer:
+        if self._observer is None:
+            self._observer = self._make()
+        return self._observer
 
 
 def _narrowed(row: Row, attack: str, cells: list[Planned], missing: set[str], processes: Trainer) -> list[Planned]:

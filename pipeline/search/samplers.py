@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 import optuna
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
 
 from pipeline.attacks import Choice, Range, Space
 from pipeline.core.space import Value
@@ -32,6 +34,11 @@ def sampler(name: str, seed: int, startup: int, batch: int) -> BaseSampler:
         return samplers.RandomSampler(seed=seed)
 
 
+def pruner(name: str | None, startup: int) -> BasePruner:
+    """Return what tells whether a trial is worth its later steps, once ``startup`` are whole; None: all are."""
+    return MedianPruner(n_startup_trials=startup) if name == "median" else NopPruner()
+
+
 class Asker:
     """An Optuna study in memory, which proposes ``first`` and then what its sampler draws.
 
@@ -40,6 +47,7 @@ class Asker:
         first: What is tried first.
         sampler: Of :func:`sampler`.
         directions: ``maximize`` or ``minimize`` for each objective.
+        pruner: Of :func:`pruner`.
     """
 
     def __init__(
@@ -48,21 +56,35 @@ class Asker:
         first: Sequence[Proposal],
         sampler: BaseSampler,
         directions: Sequence[Direction],
+        pruner: BasePruner | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.spaces = spaces
-        self.study = optuna.create_study(sampler=sampler, directions=[*directions])
+        self.study = optuna.create_study(sampler=sampler, directions=[*directions], pruner=pruner or NopPruner())
+        self._trials: dict[int, optuna.Trial] = {}
         for proposal in first:
             self.study.enqueue_trial(self._flat(proposal), user_attrs={"origin": proposal.origin})
 
     def ask(self, count: int) -> dict[int, Proposal]:
         """Return ``count`` proposals by their trial numbers."""
         asked = [self.study.ask() for _ in range(count)]
+        self._trials |= {trial.number: trial for trial in asked}
         return {trial.number: self._proposal(trial) for trial in asked}
 
     def tell(self, trial: int, values: Sequence[float]) -> None:
         """Report the objectives of a trial."""
         self.study.tell(trial, list(values))
+
+    def report(self, trial: int, value: float, step: int) -> None:
+        """Report the objective of a trial that is under way; ``step`` says how far it is."""
+        self._trials[trial].report(value, step)
+
+    def prune(self, trial: int) -> bool:
+        """Return whether a trial that is under way should end; it then has."""
+        if not self._trials[trial].should_prune():
+            return False
+        self.study.tell(trial, state=TrialState.PRUNED)
+        return True
 
     def _proposal(self, trial: optuna.Trial) -> Proposal:
         names = list(self.spaces)

@@ -20,7 +20,8 @@ from pipeline.runs.execution import arithmetic, trainer
 from pipeline.runs.params import Params
 from pipeline.search.finalists import finalists
 from pipeline.search.measure import means, measure
-from pipeline.search.samplers import Asker, Direction, sampler
+from pipeline.search.pruning import end_early
+from pipeline.search.samplers import Asker, Direction, pruner, sampler
 from pipeline.search.study import Candidate, Study, Target
 
 DIRECTIONS: dict[str, Direction] = {"degradation": "maximize", "flagged": "minimize"}
@@ -32,11 +33,11 @@ def search_study(root: Path, params: Params, name: str) -> None:
     size = f"{len(study.targets)} x {params.search.trials} trials x {len(params.search.seeds)} seeds"
     with trainer(root / DATASET, params.execution) as processes:
         print(f"search {name}: mode {study.mode}, {study.sampler}, {size}", flush=True)
-        trials, tables = _tables(study, Evaluator(root, processes, data))
+        asked, tables = _tables(study, Evaluator(root, processes, data))
     made = {
         "key": study.key(data, arithmetic(params.model, params.execution)),
         "made_with": study.made_with(data),
-        "stopped_after": int(trials["trial"].max()) + 1,
+        "stopped_after": asked,
     }
     with refilling(root / "results" / "search" / name) as folder:
         for title, table in tables.items():
@@ -45,15 +46,17 @@ def search_study(root: Path, params: Params, name: str) -> None:
         write_sealed(folder / "study.json", {**study.description(), **made, "files": files})
 
 
-def _tables(study: Study, evaluator: Evaluator) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """Return the trials, and the tables by the names of their files."""
-    trials = _search(study, evaluator)
+def _tables(study: Study, evaluator: Evaluator) -> tuple[int, dict[str, pd.DataFrame]]:
+    """Return how many trials there were, and the tables by the names of their files."""
+    trials, pruned = _search(study, evaluator)
     chosen = finalists(study, trials)
     confirmed = measure(study, chosen, "test", evaluator, f"confirm {study.name}")
     tables = {"trials": _written(trials, "origin"), "confirmation": _written(confirmed, "candidate")}
     if study.mode == "strength" and study.params.search.transfer:
         tables["transfer"] = _transfer(study, chosen, evaluator)
-    return trials, tables
+    if study.params.search.pruner:
+        tables["pruned"] = pruned
+    return int(pd.concat([trials["trial"], pruned["trial"]]).max()) + 1, tables
 
 
 def _written(table: pd.DataFrame, label: str) -> pd.DataFrame:
@@ -63,11 +66,14 @@ def _written(table: pd.DataFrame, label: str) -> pd.DataFrame:
     return table[[*first, *(column for column in table if column not in first)]]
 
 
-def _search(study: Study, evaluator: Evaluator) -> pd.DataFrame:
-    """Ask every target's sampler for a batch, train all batches together, tell the samplers the results; repeat."""
+def _search(study: Study, evaluator: Evaluator) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Ask every target's sampler for a batch, train all batches together, tell the samplers the results; repeat.
+
+    Return the trials that were trained to their end, and those that ended early.
+    """
     search, askers = study.params.search, {target: _asker(study, target) for target in study.targets}
     objectives = list(DIRECTIONS)[: 2 if study.mode == "stealth" else 1]
-    rounds: list[pd.DataFrame] = []
+    rounds, pruned = list[pd.DataFrame](), list[pd.DataFrame]()
     for done in _starts(study):
         asked = {target: asker.ask(_size(study, target, done)) for target, asker in askers.items()}
         candidates = [
@@ -77,18 +83,25 @@ def _search(study: Study, evaluator: Evaluator) -> pd.DataFrame:
         ]
         until = min(done + search.batch, search.trials)
         title = f"search {study.name}, trials {done + 1} to {until}"
-        rounds.append(measure(study, candidates, "validation", evaluator, title))
+        whole, ended = end_early(study, candidates, askers, evaluator, title)
+        pruned.append(ended)
+        rounds.append(measure(study, whole, "validation", evaluator, title))
         for row in means(rounds[-1]).to_dict("records"):
             target = Target(row["defence"], row["byzantine"])
             askers[target].tell(row["trial"], [row[objective] for objective in objectives])
         print(f"search {study.name}: {until} of {search.trials} trials; {_best(pd.concat(rounds))}", flush=True)
+    return _in_order(rounds), _in_order(pruned)
+
+
+def _in_order(rounds: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(rounds).sort_values(["defence", "byzantine", "trial", "seed"], kind="stable")
 
 
 def _asker(study: Study, target: Target) -> Asker:
     search, first = study.params.search, study.startup(target.byzantine)
     proposes = sampler(study.sampler, search.sampler_seed, max(search.batch, len(first)), search.batch)
-    return Asker(study.spaces, first, proposes, list(DIRECTIONS.values())[: 2 if study.mode == "stealth" else 1])
+    directions = list(DIRECTIONS.values())[: 2 if study.mode == "stealth" else 1]
+    return Asker(study.spaces, first, proposes, directions, pruner(search.pruner, search.batch))
 
 
 def _starts(study: Study) -> Iterator[int]:

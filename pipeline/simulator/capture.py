@@ -26,7 +26,7 @@ class Stepper(Protocol):
     state: State
 
     def __call__(self, t: int) -> Tensor:
-        """Take step t; the steps are taken in order, from 0."""
+        """Take step t; the steps are taken in order."""
 
 
 class Eager:
@@ -47,6 +47,7 @@ class Captured:
     def __init__(self, step: Step, state: State) -> None:
         self.state: State = mapped(Tensor.clone, state)
         self.t = torch.zeros((), dtype=torch.int64, device=state.params.device)
+        self.next = 0  # what t holds after the capture, known here without reading it
         aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -61,8 +62,10 @@ class Captured:
             self.t += 1
 
     def __call__(self, t: int) -> Tensor:
-        """Take the next step."""
-        del t
+        """Take step t."""
+        if t != self.next:
+            self.t.fill_(t)
+        self.next = t + 1
         self.graph.replay()
         return self.measured.clone()
 

@@ -27,6 +27,7 @@ from pipeline.simulator.metrics import (
 from pipeline.simulator.parts import Worked, craft, serve, work
 from pipeline.simulator.program import Program, State
 from pipeline.simulator.sampling import put, take
+from pipeline.simulator.snapshot import Snapshot
 
 
 def step(program: Program, state: State, t: int | Tensor) -> tuple[State, Tensor]:
@@ -73,35 +74,65 @@ class Result:
 
 
 Watch = Callable[[int, dict[str, np.ndarray]], None]
+Keep = Callable[[int, Callable[[], Snapshot]], None]
 
 
-def run(program: Program, watch: Watch) -> list[Result]:
+def never(*_: object) -> None:
+    """Take no snapshot; a ``Keep``."""
+
+
+def run(
+    program: Program,
+    watch: Watch,
+    begun: Snapshot | None = None,
+    keep: Keep = never,
+    until: int | None = None,
+) -> list[Result]:
     """Train the replicas of ``program``.
 
     Args:
         program: Of R cells.
-        watch: Called at every evaluation with the number of steps done and ``{metric: [R]}``.
+        watch: Called at every evaluation with the number of steps done and ``{metric: [R]}``; where training goes on
+            from a snapshot, first with the evaluations in it.
+        begun: From where training goes on, to the same bits; None: from the start.
+        keep: Called before every step, and where training stops early, with the number of steps done and what takes
+            a snapshot there.
+        until: Steps after which training stops; None: all.
 
     Returns:
-        One result a cell, in order.
+        One result a cell, in order; where training stops early, without final metrics.
     """
     evaluated_metrics = [*EVALUATION_METRICS, *(HETEROGENEITY_METRICS if program.heterogeneity else [])]
     measured_at_steps = [*STEP_METRICS, *(["flagged"] if program.detect else [])]
-    take_step = stepper(partial(step, program), program.start())
+    begun = begun or Snapshot.at_the_start(program, len(measured_at_steps), len(evaluated_metrics))
+    last = until or program.training.steps
+    take_step = stepper(partial(step, program), begun.state)
     history = program.initial.new_empty(len(measured_at_steps), len(program.initial), program.training.steps)
+    history[..., : begun.done] = begun.steps
     evaluated: list[int] = []
     evaluations: list[Tensor] = []
-    for t in range(program.training.steps + 1):
-        if t % program.training.evaluate_every == 0 or t == program.training.steps:
-            evaluated.append(t)
-            evaluations.append(_evaluation(program, take_step.state))
-            measured = _by_name(measured_at_steps, history[..., t - 1]) if t else {}
-            watch(t, {**_by_name(evaluated_metrics, evaluations[-1]), **measured})
+
+    def note(t: int, values: Tensor) -> None:
+        evaluated.append(t)
+        evaluations.append(values)
+        measured = _by_name(measured_at_steps, history[..., t - 1]) if t else {}
+        watch(t, {**_by_name(evaluated_metrics, values), **measured})
+
+    def snapshot(t: int) -> Snapshot:
+        return Snapshot(take_step.state, history[..., :t], list(evaluated), torch.stack(evaluations, dim=-1))
+
+    for t, values in zip(begun.evaluated, begun.evaluations.unbind(dim=-1), strict=True):
+        note(t, values)
+    for t in range(begun.done, last + 1):
+        if (t % program.training.evaluate_every == 0 or t == program.training.steps) and t not in evaluated[-1:]:
+            note(t, _evaluation(program, take_step.state))
         if t < program.training.steps:
+            keep(t, partial(snapshot, t))
+        if t < last:
             history[..., t] = take_step(t)
-    steps = _by_name(measured_at_steps, history)
+    steps = _by_name(measured_at_steps, history[..., :last])
     curves = _by_name(evaluated_metrics, torch.stack(evaluations, dim=-1))
-    final = _final(program, take_step.state)
+    final = _final(program, take_step.state) if last == program.training.steps else {}
     return [
         Result(_of(steps, r), evaluated, _of(curves, r), {name: float(values[r]) for name, values in final.items()})
         for r in range(len(program.initial))

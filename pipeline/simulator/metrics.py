@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from pipeline.core.kernels.perceptron import cross_entropy
+from pipeline.core.kernels.perceptron import cross_entropy, logits
 from pipeline.core.kernels.products import OrderedProducts
 from pipeline.core.order import moments_over_workers
 from pipeline.core.vectors import norms, sum_over_columns
@@ -84,11 +84,11 @@ def diagnostics(
     """
     mean, squares = moments_over_workers(honest)
     spread = sum_over_columns(squares) / honest.shape[-2]
-    error = norms(aggregate - mean)
+    error, length, honest_length = norms(torch.stack([aggregate - mean, aggregate, mean]))
     mean_loss = sum_over_columns(losses) / losses.shape[-1]
-    cosine = sum_over_columns(aggregate * mean) / (norms(aggregate) * norms(mean))
+    cosine = sum_over_columns(aggregate * mean) / (length * honest_length)
     kappa, count = error.square() / spread, torch.full_like(error, byzantine_workers)
-    return torch.stack([mean_loss, norms(mean), error, cosine, kappa, byzantine_weight, unconverged, count])
+    return torch.stack([mean_loss, honest_length, error, cosine, kappa, byzantine_weight, unconverged, count])
 
 
 class Evaluation(NamedTuple):
@@ -116,16 +116,18 @@ def evaluate(network: Network, params: Tensor, split: Split) -> Evaluation:
     for start in range(0, len(split.labels), SAMPLES_AT_ONCE):
         piece = slice(start, start + SAMPLES_AT_ONCE)
         inputs, labels = split.read(piece, torch.float64), split.labels[piece]
-        logits = _logits(network, params, inputs)
-        correct += (logits.argmax(dim=-1) == labels).sum(dim=-1)
-        loss += sum_over_columns(cross_entropy(logits, labels.expand(len(params), -1))[0])
-        finite &= logits.isfinite().all(dim=-1).all(dim=-1)
-    samples, classes = len(split.labels), logits.shape[-1]
+        outputs = _outputs(network, params, inputs)
+        correct += (outputs.argmax(dim=-1) == labels).sum(dim=-1)
+        loss += sum_over_columns(cross_entropy(outputs, labels.expand(len(params), -1))[0])
+        finite &= outputs.isfinite().all(dim=-1).all(dim=-1)
+    samples, classes = len(split.labels), outputs.shape[-1]
     return Evaluation(torch.where(finite, correct / samples, 1 / classes), loss / samples, ~finite)
 
 
-def _logits(network: Network, params: Tensor, inputs: Tensor) -> Tensor:
+def _outputs(network: Network, params: Tensor, inputs: Tensor) -> Tensor:
     """Return ``[R, N, classes]``."""
+    if network.chain:
+        return logits(params, network.linear_sizes(), inputs)
     if one_at_a_time(network, params.device):
         return torch.stack([network.forward(replica.clone(), inputs) for replica in params])
     with OrderedProducts():

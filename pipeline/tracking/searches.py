@@ -77,6 +77,8 @@ def _study_run(study: StudyResult, folder: Path, pictures: Sequence[Path], confi
     artifacts |= {f"figures/{path.name}": path.read_bytes() for path in pictures}
     count = len(study.trials.groupby(["defence", "byzantine", "trial"]))
     points = [Point("trials", 0, float(count)), *_best(study.trials)]
+    if study.pruned is not None:
+        points.append(Point("pruned_trials", 0, float(study.pruned.groupby(["defence", "byzantine", "trial"]).ngroups)))
     digests = {name: sha256(data).hexdigest() for name, data in artifacts.items()}
     heading = Heading(
         name=f"{study.name} | {description['partition']}",

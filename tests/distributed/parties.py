@@ -8,7 +8,7 @@ from support import CPU, blobs, parameters
 
 from pipeline.attacks import ATTACKS, TunableAttack
 from pipeline.core.component import parse
-from pipeline.runs.gloo import party
+from pipeline.runs.gloo import group, play
 from pipeline.simulator import distributed
 from pipeline.simulator.cell import Cell
 from pipeline.simulator.gradients import chain_gradients
@@ -113,6 +113,7 @@ def simulated(one, dataset=DATASET):
         yield state.params
 
 
-def one_after_the_other(rank, world, folder, data, execution, cells):
+def one_after_the_other(rank, world, address, data, execution, cells):
     """Be one of the processes of several distributed cells."""
-    return [party(rank, world, f"file://{folder}/{i}", data, execution, one) for i, one in enumerate(cells)]
+    with group(rank, world, address):
+        return [play(rank, world, data, execution, one) for one in cells]

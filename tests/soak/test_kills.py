@@ -176,6 +176,40 @@ def test_a_killed_stage_continues_to_the_same_bytes(stage, kills, project, tally
     assert tally.lost == []
 
 
+LONG = {
+    **SETTINGS,
+    "training.steps": 3000,
+    "training.evaluate_every": 500,
+    "grid.seeds": [0, 1],
+    "attacks.mimic": {"name": "mimic", "warmup": 2500},
+    "attacks.rop": {"name": "rop", "strength": 1.0},
+    "defences.remembering": {"rule": {"name": "centered_clipping"}},
+    "defences.mixing": {"before": [{"name": "nnm"}], "rule": {"name": "centered_clipping"}},
+    "grid.defences": ["krum", "remembering", "mixing"],
+    "search.studies": [],
+    "execution.memory_gb": None,
+    "execution.checkpoint_minutes": 1e-3,
+}
+
+
+@pytest.mark.parametrize("attack", ["mimic", "rop", "alie", "label_flip"])
+def test_cells_killed_in_the_middle_go_on_to_the_same_bytes(attack, tmp_path, tally):
+    write(tmp_path / "data" / "dataset.safetensors", blobs())
+    with (tmp_path / "params.yaml").open("w") as stream:
+        YAML(typ="safe").dump(raw_parameters({**LONG, "grid.attacks": ["none", attack]}), stream)
+    subject, chance = command(tmp_path, f"train {attack}"), random.Random(attack)
+    seconds = subject.finish()
+    whole, done = files(tmp_path / "results"), 0
+    while done < 6:
+        shutil.rmtree(tmp_path / "results")
+        shutil.rmtree(tmp_path / ".cellcache")
+        done += killed_and_finished(
+            subject, chance, 3, seconds, 0, tally, "long cells", lambda: files(tmp_path / "results") == whole
+        )
+    assert list((tmp_path / ".cellcache" / "checkpoints").iterdir()) == []
+    assert tally.lost == []
+
+
 def test_a_killed_dvc_repro_continues_to_the_same_bytes(tmp_path, tally):
     project, chance, done = copy_of_the_project(tmp_path), random.Random("repro"), 0
     project.stage("set", CHANGES)

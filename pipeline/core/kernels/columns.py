@@ -83,11 +83,16 @@ def _square_distances(vectors: np.ndarray) -> np.ndarray:
     for r in range(replicas):
         for first in range(0, d, PIECE):
             width = min(PIECE, d - first)
-            rows[:, :width] = vectors[r, :, first : first + width]
+            filled = _whole_lanes(width)
+            for i in range(n):
+                piece = vectors[r, i][first : first + width]
+                for c in range(width):
+                    rows[i, c] = piece[c]
+            rows[:, width:filled] = 0
             for i in range(n):
                 for j in range(0, i, 4):
                     last = min(j + 4, i) - 1
-                    _four_square_distances(rows[i, :width], rows, j, last, lanes)
+                    _four_square_distances(rows[i, :filled], rows, j, last, lanes)
                     for k in range(j, last + 1):
                         sums[r, i, k] += _total(lanes, k - j)
         _mirror(sums[r])
@@ -110,12 +115,14 @@ def _products_around(vectors: np.ndarray, centre: np.ndarray) -> np.ndarray:
     for r in range(replicas):
         for first in range(0, d, PIECE):
             rows, middle = vectors[r, :, first : first + PIECE], centre[r, first : first + PIECE]
+            filled = _whole_lanes(len(middle))
             for i in range(n):
                 for c in range(len(middle)):
                     offsets[i, c] = np.float64(rows[i, c]) - np.float64(middle[c])
+                offsets[i, len(middle) : filled] = 0
                 for j in range(0, i + 1, 4):
                     last = min(j + 4, i + 1) - 1
-                    _four_products(offsets[i, : len(middle)], offsets, j, last, lanes)
+                    _four_products(offsets[i, :filled], offsets, j, last, lanes)
                     for k in range(j, last + 1):
                         sums[r, i, k] += _total(lanes, k - j)
         _mirror(sums[r])
@@ -158,7 +165,13 @@ def _product(row: np.ndarray, other: np.ndarray, lanes: np.ndarray) -> float:
     return _total(lanes, 0)
 
 
-# Four rows at a time take half of the time of one after the other. The last of them may be the same.
+# Four rows at a time take half of the time of one after the other. The last of them may be the same. Their pieces are
+# filled up with zeros to whole lanes, which adds nothing.
+
+
+@inlined
+def _whole_lanes(width: int) -> int:
+    return (width + LANES - 1) // LANES * LANES
 
 
 @inlined
@@ -166,8 +179,7 @@ def _four_square_distances(row: np.ndarray, others: np.ndarray, j: int, last: in
     """Bring ``lanes`` to hold the running sums of ``(row - other)^2`` for the four rows from j on, up to the last."""
     a, b, c, d = others[j], others[min(j + 1, last)], others[min(j + 2, last)], others[min(j + 3, last)]
     lanes[:] = 0
-    whole = len(row) // LANES * LANES
-    for start in range(0, whole, LANES):
+    for start in range(0, len(row), LANES):
         for lane in range(LANES):
             x = row[start + lane]
             p, q = np.float64(x - a[start + lane]), np.float64(x - b[start + lane])
@@ -176,17 +188,6 @@ def _four_square_distances(row: np.ndarray, others: np.ndarray, j: int, last: in
             lanes[LANES + lane] += q * q
             lanes[2 * LANES + lane] += s * s
             lanes[3 * LANES + lane] += t * t
-    for k in range(whole, len(row)):
-        p, q, s, t = (
-            np.float64(row[k] - a[k]),
-            np.float64(row[k] - b[k]),
-            np.float64(row[k] - c[k]),
-            np.float64(row[k] - d[k]),
-        )
-        lanes[k - whole] += p * p
-        lanes[LANES + k - whole] += q * q
-        lanes[2 * LANES + k - whole] += s * s
-        lanes[3 * LANES + k - whole] += t * t
 
 
 @inlined
@@ -194,19 +195,13 @@ def _four_products(row: np.ndarray, others: np.ndarray, j: int, last: int, lanes
     """Bring ``lanes`` to hold the running sums of ``row * other`` for the four rows from j on, up to the last."""
     a, b, c, d = others[j], others[min(j + 1, last)], others[min(j + 2, last)], others[min(j + 3, last)]
     lanes[:] = 0
-    whole = len(row) // LANES * LANES
-    for start in range(0, whole, LANES):
+    for start in range(0, len(row), LANES):
         for lane in range(LANES):
             x = row[start + lane]
             lanes[lane] += x * a[start + lane]
             lanes[LANES + lane] += x * b[start + lane]
             lanes[2 * LANES + lane] += x * c[start + lane]
             lanes[3 * LANES + lane] += x * d[start + lane]
-    for k in range(whole, len(row)):
-        lanes[k - whole] += row[k] * a[k]
-        lanes[LANES + k - whole] += row[k] * b[k]
-        lanes[2 * LANES + k - whole] += row[k] * c[k]
-        lanes[3 * LANES + k - whole] += row[k] * d[k]
 
 
 @inlined

@@ -46,17 +46,34 @@ def by_chain_rule(params: Tensor, sizes: Sequence[int], inputs: Tensor, labels: 
     s_0 = inputs, s_k = relu(s_(k-1) W_k^T + c_k); with D the derivative of the loss by a layer's output before ReLU,
     dW_k = D^T s_(k-1), dc_k = sum D, and D W_k where s_(k-1) > 0 is the D of the layer below
     """
-    layers, signals = list(_layers(params, sizes)), [inputs]
-    for weight, bias in layers:
-        output = matmul(signals[-1], weight.mT) + bias
-        signals.append(output.relu())
-    entropies, derivative = cross_entropy(output, labels)
+    layers, signals = list(_layers(params, sizes)), _signals(params, sizes, inputs)
+    entropies, derivative = cross_entropy(signals.pop(), labels)
     derivative = derivative / labels.shape[-1]
     ones, parts = torch.ones_like(derivative[..., :1]).mT, list[Tensor]()
-    for (weight, _), signal in zip(reversed(layers), reversed(signals[:-1]), strict=True):
+    for (weight, _), signal in zip(reversed(layers), reversed(signals), strict=True):
         parts = [matmul(derivative.mT, signal).flatten(2), matmul(ones, derivative).flatten(2), *parts]
         derivative = matmul(derivative, weight).masked_fill(signal <= 0, 0.0)
     return torch.cat(parts, dim=-1), entropies
+
+
+def logits(params: Tensor, sizes: Sequence[int], inputs: Tensor) -> Tensor:
+    """Return the outputs ``[R, N, classes]`` of the last layer for ``inputs [N, *shape]``, the same for all replicas.
+
+    Args:
+        params: ``[R, d]``, as for :func:`gradients`.
+        sizes: As there.
+        inputs: ``[N, *shape]``.
+    """
+    return _signals(params, sizes, inputs.flatten(1)[None, None])[-1][:, 0]
+
+
+def _signals(params: Tensor, sizes: Sequence[int], inputs: Tensor) -> list[Tensor]:
+    """Return what each layer reads, ``[R, w, B, units]``, from the ``inputs`` on, and what the last one puts out."""
+    signals, output = list[Tensor](), inputs
+    for weight, bias in _layers(params, sizes):
+        signals.append(output.relu() if signals else inputs)
+        output = matmul(signals[-1], weight.mT) + bias
+    return [*signals, output]
 
 
 def _layers(params: Tensor, sizes: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -85,12 +102,16 @@ def _gradients(
     for r in range(replicas):
         _transpose(params[r], sizes, transposed)
         for w in range(workers):
-            _matrix(signals[0], samples, sizes[0])[:] = inputs[r, w]
+            for i in range(samples):
+                for c in range(sizes[0]):
+                    signals[0, i * sizes[0] + c] = inputs[r, w, i, c]
             _forward(params[r], transposed, sizes, samples, signals)
             logits = _matrix(signals[len(sizes) - 1], samples, sizes[-1])
             by_logits = _matrix(derivative, samples, sizes[-1])
             _softmax(logits, labels[r, w], entropies[r, w], by_logits)
-            by_logits /= samples
+            for i in range(samples):
+                for c in range(sizes[-1]):
+                    by_logits[i, c] /= samples
             _backward(params[r], sizes, samples, signals, derivative, below, gradients[r, w])
 
 

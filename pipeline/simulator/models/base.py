@@ -21,6 +21,7 @@ class Network:
     Attributes:
         size: d, the number of parameters.
         convolutional: Whether a layer is a convolution.
+        chain: Whether it is linear layers with ReLU between them.
 
     Example:
         >>> from pipeline.simulator.models.linear import LogisticRegression
@@ -38,6 +39,8 @@ class Network:
         self.shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
         self.size = sum(shape.numel() for shape in self.shapes.values())
         self.convolutional = any(isinstance(layer, nn.Conv2d) for layer in module.modules())
+        kinds, linear = [type(layer) for layer in module.children()], len(self.shapes) // 2
+        self.chain = kinds == [nn.Flatten, nn.Linear, *[nn.ReLU, nn.Linear] * (linear - 1)]
 
     def forward(self, params: Tensor, inputs: Tensor, training: bool = False) -> Tensor:
         """Return the logits of ``inputs`` under the flat ``params``; dropout acts in ``training`` alone."""
@@ -52,9 +55,9 @@ class Network:
         Raises:
             ValueError: The network is not a chain of linear layers with ReLU between them.
         """
-        kinds, weights = [type(layer) for layer in self.module.children()], list(self.shapes.values())[::2]
-        if kinds != [nn.Flatten, nn.Linear, *[nn.ReLU, nn.Linear] * (len(weights) - 1)]:
+        if not self.chain:
             raise ValueError("this backend needs linear layers with ReLU between them")
+        weights = list(self.shapes.values())[::2]
         return [weights[0][1], *(outputs for outputs, _ in weights)]
 
     def initial(self, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
