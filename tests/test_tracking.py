@@ -246,6 +246,20 @@ def test_a_model_that_cannot_be_drawn_costs_a_line_and_not_the_run(monkeypatch, 
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("''", "train ipm"), ("'training.steps=4 grid.seeds=[0]'", "train ipm | training.steps=4 grid.seeds=[0]")],
+)
+def test_the_run_of_mlflow_run_is_named_after_what_was_run(root, monkeypatch, given, name):
+    """Parameters stand there as ``mlflow run`` quotes them for the shell."""
+    client = MlflowClient(uri(root))
+    outer = client.create_run("0", run_name="adaptable-crane-961").info.run_id
+    client.log_param(outer, "set", given)
+    monkeypatch.setenv("MLFLOW_RUN_ID", outer)
+    publish_outer(Tracker(root, params(), DATA_HASH), root, "train ipm", params(), [], [])
+    assert client.get_run(outer).info.run_name == name
+
+
 def test_under_mlflow_run_its_run_is_the_parent_and_keeps_the_files(root, monkeypatch):
     client = MlflowClient(uri(root))
     location = str(root / "outer")

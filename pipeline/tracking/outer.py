@@ -1,6 +1,7 @@
 """The run that ``mlflow run`` makes around an entry point: what it is called, and what it holds in the end."""
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,9 @@ def publish_outer(
     if tracker.outer is None:
         return
     client, run = tracker.client, tracker.client.get_run(tracker.outer)
-    changes = run.data.params.get("set", "")
+    changes = " ".join(shlex.split(run.data.params.get("set", "")))  # MLflow keeps it as the shell is given it: quoted
     if MADE_UP.fullmatch(run.info.run_name or ""):
-        client.update_run(tracker.outer, name=f"{name} | {changes}" if changes.strip() else name)
+        client.update_run(tracker.outer, name=f"{name} | {changes}" if changes else name)
     client.set_tag(tracker.outer, "current", "true")  # seen in the saved views
     values = flatten(params.model_dump(mode="json"))
     tracker.log_params(tracker.outer, {path: values[path] for path in values.keys() - run.data.params.keys()})
