@@ -25,8 +25,12 @@ CELLS = [
 @pytest.fixture
 def on_gpus(monkeypatch):
     """Has tasks ask for pretended GPUs, though they compute on a CPU."""
-    pool = cluster.ClusterPool
-    monkeypatch.setattr(execution, "ClusterPool", lambda address, _, *others: pool(address, "GPU", *others))
+
+    class OnGpus(cluster.ClusterPool):
+        def __init__(self, address, _, *others):
+            super().__init__(address, "GPU", *others)
+
+    monkeypatch.setattr(execution, "ClusterPool", OnGpus)
 
 
 def trained(address, watch=lambda _: lambda *_: None, cells=CELLS, **settings):
