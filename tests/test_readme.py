@@ -80,14 +80,52 @@ def test_every_sentence_about_the_search_is_true_of_the_committed_results():
     ],
 )
 def test_no_defence_is_called_best_that_cannot_be_told_from_others(family, best, others):
-    pairs = summary()["pairs"][family]
-    with_best = {name: pair for name, pair in pairs.items() if best in name.split(" - ")}
-    alike = {name for name, pair in with_best.items() if not pair["apart"]}
-    assert {frozenset(name.split(" - ")) for name in alike} == {frozenset([best, other]) for other in others}
-    assert all((pair["difference"] >= 0) == name.startswith(best) for name, pair in with_best.items())
+    assert alike(summary()["pairs"][family], best) == set(others)
     assert "**No defence can be called best.**" in README
     rivals = " and ".join(f"`{other}`" for other in others)
     assert f"`{best}` has the highest mean, and {rivals} cannot be told from it" in " ".join(README.split())
+
+
+def full_study():
+    return json.loads((ROOT / "experiments" / "full_study" / "tables" / "summary.json").read_text())
+
+
+def test_the_table_of_the_full_study_shows_its_committed_results():
+    grid = full_study()["grid"]
+    expected = []
+    for name, row in grid["alpha_03"].items():
+        other = grid["alpha_1"][name]
+        found = [f"{row['found_attack']} {row['found_range']}", shown(row, "found_accuracy")]
+        expected.append([name, *told(row), *found, *told(other)])
+    table = README.partition("| defence | alpha 0.3: literature |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert sorted(rows) == sorted(expected)
+
+
+def told(row):
+    return [row["worst_attack"], f"{shown(row, 'accuracy')} ({row['seeds']})", row["verdict"]]
+
+
+def test_every_sentence_about_the_full_study_is_true_of_its_committed_results():
+    study, text = full_study(), " ".join(README.split())
+    significant = [row["significant"] for rows in study["search"].values() for row in rows.values()]
+    assert f"{sum(significant)} of the {len(significant)} searches found" in text
+    clipping = study["grid"]["alpha_03"]["centered_clipping"]
+    assert clipping["found_attack"] == "min_max"
+    assert f"loses {100 * clipping['found_degradation']:.1f} points to a Min-Max" in text
+    assert alike(study["pairs"]["alpha_03 literature"], "centered_clipping") == {"bucketing_geometric_median"}
+    buckets_and_median = {"bucketing_geometric_median", "geometric_median"}
+    assert alike(study["pairs"]["alpha_1 literature"], "centered_clipping") == buckets_and_median
+    clipping_and_nnm = {"centered_clipping", "nnm_trimmed_mean"}
+    assert alike(study["pairs"]["alpha_03 found"], "geometric_median") == clipping_and_nnm
+
+
+def alike(pairs, best):
+    """Return what cannot be told from the defence with the highest mean."""
+    with_best = {name: pair for name, pair in pairs.items() if best in name.split(" - ")}
+    assert all((pair["difference"] >= 0) == name.startswith(best) for name, pair in with_best.items())
+    near = [name.split(" - ") for name, pair in with_best.items() if not pair["apart"]]
+    return {name for pair in near for name in pair} - {best}
 
 
 def test_the_map_is_the_tree():
