@@ -229,7 +229,7 @@ def arc(vectors: Tensor, f: int) -> Tensor:
 def deviation(vectors: Tensor, f: int) -> Tensor:
     """Return the standard deviation."""
     del f
-    return vectors.std(dim=-2, keepdim=True)
+    return vectors.std(dim=-2)
 
 
 def _by_name(*functions: Obvious) -> dict[str, Obvious]:

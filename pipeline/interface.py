@@ -58,7 +58,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "precision": "float64",
         "tf32": False,
     },
-    "execution": {"device": "auto", "cluster": None, "processes": "auto", "memory_gb": None, "gradients": "auto"},
+    "execution": {
+        **dict.fromkeys(("device", "processes", "gradients"), "auto"),
+        **{"cluster": None, "memory_gb": None, "checkpoint_minutes": 10},
+    },
 }
 MODEL = {"name": "mlp", "hidden": [32]}
 

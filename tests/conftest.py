@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+collect_ignore_glob = ["*conftest.py"]  # not searched for doctests: pytest knows one module of that name at a time
+
 pytest.register_assert_rewrite("aggregator_contract", "conditions", "inputs", "support")
 
 

@@ -267,7 +267,7 @@ def test_the_draws_are_as_they_were():
 
 def test_the_last_sample_of_a_share_is_drawn_and_none_beyond():
     class Nearly(Stream):
-        def uniform(self, count):
+        def uniform(self, count, start=0):
             return torch.full((1, count), 1 - 2.0**-53, dtype=torch.float64)
 
     sizes = torch.tensor([[1, 3, 10, 60_000, 2**31 - 1]])

@@ -2,10 +2,11 @@
 
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline.core.rng import Stream
+from pipeline.core.rng import numpy_stream
 from pipeline.simulator.models import MODELS, Model
 from pipeline.simulator.models.base import BackendName, Shape, image_shape, normalisation
 
@@ -94,8 +95,9 @@ class SharedDropout(nn.Module):
         if not self.training:
             return signal
         size, units = signal.shape[:2]
-        drawn = Stream.of([0], f"dropout {self.rate}", signal.device).uniform(size * units)
-        kept = (drawn >= self.rate).to(signal.dtype) / (1 - self.rate)
+        # By NumPy, since this also runs inside torch.func's transforms, whose tensors have no memory to be read.
+        drawn = numpy_stream(0, f"dropout {self.rate}").random((size, units))
+        kept = torch.from_numpy((drawn >= self.rate) / (1 - self.rate)).to(signal.device, signal.dtype)
         return signal * kept.view(size, units, *[1] * (signal.ndim - 2))
 
 
