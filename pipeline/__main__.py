@@ -347,8 +347,9 @@ def _stage(here: Path, parameters: params.Params, name: str, row: str | None) ->
 def main() -> int:
     """Run what the command line names; return the exit code."""
     stop_with_dvc()
+    arguments = _parser().parse_args()
     try:
-        code = _run(_parser().parse_args(), root())
+        code = _run(arguments, root())
         print(end="", flush=True)
         return code
     except UserError as error:
@@ -360,7 +361,9 @@ def main() -> int:
     except ImportError as error:
         return _told(_not_loaded(error))
     except KeyboardInterrupt as error:
-        return _told("interrupted; the next run goes on from here", 128 + (error.args or INTERRUPTIONS)[0])
+        resumed = arguments.command in (*STAGES, "prefetch")
+        line = "interrupted; the next run goes on from here" if resumed else "interrupted"
+        return _told(line, 128 + (error.args or INTERRUPTIONS)[0])
 
 
 def _cause(error: OSError) -> str:

@@ -134,10 +134,14 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
-def test_an_interruption_is_one_line(here, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("command", "line"), [("prepare", "interrupted; the next run goes on from here"), ("plan", "interrupted")]
+)
+def test_an_interruption_is_one_line(command, line, here, monkeypatch, capsys):
     monkeypatch.setitem(command_line.STAGES, "prepare", interrupt)
-    assert run(monkeypatch, "prepare") == 130
-    assert the_line(capsys) == "interrupted; the next run goes on from here"
+    monkeypatch.setattr(command_line, "_plan", interrupt)
+    assert run(monkeypatch, command) == 130
+    assert the_line(capsys) == line
 
 
 INTERRUPTED_AT_THE_END = """
