@@ -76,7 +76,7 @@ def test_every_kind_gives_the_simulated_parameters(threat, project, tmp_path):
     names, cells = zip(*kinds(threat), strict=True)
     world = cells[0].threat.workers + 1
     reports = together(world, one_after_the_other, world, f"file://{tmp_path}/here", project / FILE, EXECUTION, cells)
-    assert len(reports) >= 2 * 4 * 20
+    assert len(reports) > 150
     assert [name for name, one, report in zip(names, cells, reports, strict=True) if not equal(report, one)] == []
 
 
