@@ -234,6 +234,12 @@ def test_the_references_are_the_honest_alone_and_the_worst_rows_with_more_steps(
         assert (record.evaluations["g_squared"] > 0).all()
 
 
+def test_a_seed_of_grid_and_confirmation_is_one_run_with_the_honest_alone():
+    seeds = {"grid.seeds": [0, 1], "search.confirmation_seeds": [1, 2], "search.studies": ["ipm"]}
+    folders = [one.folder for one in alone(parameters({**GRID, **seeds, "search.partition": "alpha_03"}))]
+    assert len(folders) == len(set(folders)) == 3
+
+
 def test_the_worst_row_is_chosen_with_all_its_seeds_as_in_the_tables(root, monkeypatch):
     params = parameters({**GRID, "grid.defences": ["mean"], "grid.seeds": [0], "grid.max_seeds": 2})
     accuracies = {"sign_flip": [0.3, 0.9], "ipm": [0.4, 0.4]}  # the first seed alone would choose sign flipping

@@ -74,7 +74,7 @@ def alone(params: Params) -> list[Planned]:
     changed, search = params.model_copy(update=changes), params.search
     seeds = {partition: params.grid.all_seeds for partition in params.grid.partitions}
     if search.studies and search.partition in seeds:
-        seeds[search.partition] += search.confirmation_seeds
+        seeds[search.partition] = tuple(dict.fromkeys((*seeds[search.partition], *search.confirmation_seeds)))
     return [planned(changed, ABSENT, "mean", partition, seed) for partition in seeds for seed in seeds[partition]]
 
 
