@@ -175,6 +175,7 @@ def test_analysis_through_git_daemon(server, project, git):
     assert "analysis" in below
 
 
+# Asked for by itself: it downloads and writes 6 GB in 20 minutes; its command was tried by hand.
 @pytest.mark.skipif(not os.environ.get("UV"), reason="makes an environment of 6 GB: UV=1")
 def test_an_environment_made_by_uv(server, project, git):
     if shutil.which("uv") is None:
