@@ -2,8 +2,9 @@
 
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from pipeline.core.files import move, read_sealed, write_sealed
 from pipeline.core.paths import CACHE
 from pipeline.runs.cell_files import FAULTS, fractions, number_or_none
 from pipeline.simulator.loop import Result
+
+Kept = TypeVar("Kept")
 
 
 class Ending(NamedTuple):
@@ -39,18 +42,25 @@ def remember(root: Path, key: str, result: Result) -> Ending:
 
 def recall(root: Path, key: str) -> Ending | None:
     """Return how a cell ended, None where that is not known; a damaged file is set aside."""
-    file = _file(root, key)
-    try:
-        found = read_sealed(file)
+
+    def checked(found: dict[str, Any]) -> Ending:
         ending = Ending(**{name: value for name, value in found.items() if name != "key"})
         if found["key"] != key or not fractions(ending[:2]) or not fractions(ending.flagged or 0):
             raise ValueError("of another cell, or a share outside 0 to 1")
+        return ending
+
+    return _kept(root, _file(root, key), checked)
+
+
+def _kept(root: Path, file: Path, checked: Callable[[dict[str, Any]], Kept]) -> Kept | None:
+    """Return what a file holds, as ``checked`` reads it; None where it is missing, or damaged and set aside."""
+    try:
+        return checked(read_sealed(file))
     except FileNotFoundError:
         return None
     except FAULTS as error:
         set_aside(root, file, error)
         return None
-    return ending
 
 
 def remember_early(root: Path, key: str, steps: int, accuracy: float) -> None:
@@ -60,18 +70,14 @@ def remember_early(root: Path, key: str, steps: int, accuracy: float) -> None:
 
 def recall_early(root: Path, key: str, steps: int) -> float | None:
     """Return what :func:`remember_early` kept, None where nothing is known; a damaged file is set aside."""
-    file = _early(root, key, steps)
-    try:
-        found = read_sealed(file)
+
+    def checked(found: dict[str, Any]) -> float:
         accuracy = float(found["validation_accuracy"])
         if (found["key"], found["steps"]) != (key, steps) or not fractions(accuracy):
             raise ValueError("of another cell, or a share outside 0 to 1")
-    except FileNotFoundError:
-        return None
-    except FAULTS as error:
-        set_aside(root, file, error)
-        return None
-    return accuracy
+        return accuracy
+
+    return _kept(root, _early(root, key, steps), checked)
 
 
 def _early(root: Path, key: str, steps: int) -> Path:
