@@ -89,6 +89,14 @@ def test_a_killed_search_that_ends_trials_early_goes_on_to_the_same_bytes(pruner
     assert len(killed.trained) == len(whole.trained)
 
 
+def test_published_trials_go_to_their_end_whatever_the_pruner_says(monkeypatch, tmp_path):
+    monkeypatch.setattr("optuna.pruners.MedianPruner.prune", lambda *_: True)
+    tables = searched(tmp_path, monkeypatch, **{"search.pruner": "median"})
+    assert set(tables["trials"]["origin"]) == {"literature"}
+    assert "literature" not in set(tables["pruned"]["origin"])
+    assert tables["trials"]["trial"].nunique() + tables["pruned"]["trial"].nunique() == 24
+
+
 def test_without_a_pruner_every_trial_goes_to_its_end(monkeypatch, tmp_path):
     tables = searched(tmp_path, monkeypatch)
     assert len(tables["trials"]) == 2 * 2 * 24

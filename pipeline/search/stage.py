@@ -5,7 +5,7 @@ data, averaged over the search's seeds. All trials of a round are trained togeth
 What is confirmed is chosen before test data are read, and rerun with fresh seeds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -85,12 +85,18 @@ def _search(study: Study, evaluator: Evaluator) -> tuple[pd.DataFrame, pd.DataFr
         title = f"search {study.name}, trials {done + 1} to {until}"
         whole, ended = end_early(study, candidates, askers, evaluator, title)
         pruned.append(ended)
-        rounds.append(measure(study, whole, "validation", evaluator, title))
-        for row in means(rounds[-1]).to_dict("records"):
-            target = Target(row["defence"], row["byzantine"])
-            askers[target].tell(row["trial"], [row[objective] for objective in objectives])
+        if whole:
+            rounds.append(measure(study, whole, "validation", evaluator, title))
+            _tell(askers, rounds[-1], objectives)
         print(f"search {study.name}: {until} of {search.trials} trials; {_best(pd.concat(rounds))}", flush=True)
     return _in_order(rounds), _in_order(pruned)
+
+
+def _tell(askers: Mapping[Target, Asker], measured: pd.DataFrame, objectives: Sequence[str]) -> None:
+    """Tell the sampler of every target what its trials have done."""
+    for row in means(measured).to_dict("records"):
+        target = Target(row["defence"], row["byzantine"])
+        askers[target].tell(row["trial"], [row[objective] for objective in objectives])
 
 
 def _in_order(rounds: list[pd.DataFrame]) -> pd.DataFrame:
